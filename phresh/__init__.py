@@ -1,0 +1,32 @@
+"""Phresh: the REST API of a marketplace for cleaning jobs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Flask
+
+from phresh import api, cli, db, docs
+from phresh.cleanings.views import blp as cleanings
+from phresh.config import read_settings
+from phresh.health.views import blp as health
+
+__version__ = "0.1.0"
+
+RESOURCES = (health, cleanings)
+
+
+def create_app(settings: Mapping[str, Any] | None = None) -> Flask:
+    """Make the app.
+
+    :param settings: what replaces the environment and ``.env`` (phresh/config.py lists them)
+    :raises ConfigError: when a setting cannot be used
+    """
+    app = Flask(__name__)
+    app.config.update(read_settings(settings), API_VERSION=__version__)
+    db.init_app(app)
+    smorest = api.init_app(app)
+    for resource in RESOURCES:
+        smorest.register_blueprint(resource)
+    app.register_blueprint(docs.blp)
+    cli.init_app(app)
+    return app

@@ -1,0 +1,368 @@
+"""What Phresh changes in Flask-Smorest, and the pieces that every resource shares."""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from decimal import Decimal
+from functools import wraps
+from http import HTTPStatus
+from typing import Any, NoReturn
+
+import flask
+import flask_smorest
+import marshmallow as ma
+from apispec import BasePlugin
+from flask import Flask, Response, current_app, request
+from flask_cors import CORS
+from flask_smorest import abort
+from sqlalchemy import exc
+from webargs.flaskparser import FlaskParser
+from werkzeug.exceptions import BadRequest, HTTPException, UnsupportedMediaType
+from werkzeug.http import HTTP_STATUS_CODES
+from werkzeug.routing import BaseConverter, ValidationError
+
+from phresh.db import transaction
+
+PROBLEM_JSON = "application/problem+json"
+RETRY_AFTER = 1  # seconds
+INTEGER_MAX = 2**31 - 1  # of PostgreSQL's type integer
+
+# One character that is not white space, in the regular expressions of Python, PostgreSQL and
+# ECMA-262 (JSON Schema) alike: their own \s differ.
+NOT_BLANK = (
+    r"[^\u0009-\u000d\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a"
+    r"\u2028\u2029\u202f\u205f\u3000\ufeff]"
+)
+
+
+# Input
+
+
+class _StrictJSON:
+    """JSON as RFC 8259 has it, each doubt refused: what a Request parses bodies with."""
+
+    @staticmethod
+    def loads(data: bytes) -> Any:
+        try:
+            return json.loads(
+                data.decode(),
+                parse_float=Decimal,
+                parse_constant=_refuse_constant,
+                object_pairs_hook=_unique_keys,
+            )
+        except (RecursionError, ArithmeticError) as error:
+            raise ValueError("nested too deeply, or a number too large") from error
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return members
+
+
+class Request(flask.Request):
+    """A request whose JSON is refused in this order: 413 too large, 415 not JSON, 400 broken."""
+
+    json_module = _StrictJSON
+
+    def get_json(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102
+        self.get_data()  # refuses what is too large
+        return super().get_json(*args, **kwargs)
+
+    def on_json_loading_failed(self, e: ValueError | None) -> NoReturn:  # noqa: D102
+        if e is None:
+            raise UnsupportedMediaType("The body has to be application/json.")
+        raise BadRequest("The body is empty." if not self.get_data() else f"Broken JSON: {e}.")
+
+
+class Parser(FlaskParser):
+    """Reads the arguments of views. What no schema knows is refused everywhere."""
+
+    DEFAULT_UNKNOWN_BY_LOCATION = {**FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION, "query": ma.RAISE}
+
+    def _raw_load_json(self, req: flask.Request) -> Any:
+        return req.get_json()
+
+    def load_querystring(self, req: flask.Request, schema: ma.Schema) -> Any:  # noqa: D102
+        parameters = super().load_querystring(req, schema)
+        for name, values in req.args.lists():
+            if len(values) > 1 and name not in parameters.multiple_keys:
+                raise ma.ValidationError({name: ["Given more than once."]})
+        return parameters
+
+
+class Text(ma.fields.String):
+    """Text that PostgreSQL can hold: no NUL, no lone surrogate, of a limited length.
+
+    :param max_length: in characters (code points)
+    :param blank: whether it may be empty or only white space
+    """
+
+    default_error_messages = {
+        "nul": "Must not contain the character NUL.",
+        "surrogate": "Must not contain half of a surrogate pair.",
+        "blank": "Must not be blank.",
+    }
+
+    def __init__(self, *, max_length: int, blank: bool = True, **kwargs: Any) -> None:
+        pattern = r"^[^\u0000]*$" if blank else rf"^[^\u0000]*{NOT_BLANK}[^\u0000]*$"
+        metadata = {"pattern": pattern, **kwargs.pop("metadata", {})}
+        length = ma.validate.Length(min=None if blank else 1, max=max_length)
+        super().__init__(validate=length, metadata=metadata, **kwargs)
+        self.blank = blank
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> str:
+        text: str = super()._deserialize(value, attr, data, **kwargs)
+        if "\0" in text:
+            raise self.make_error("nul")
+        if not self.blank and not re.search(NOT_BLANK, text):
+            raise self.make_error("blank")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise self.make_error("surrogate") from None
+        return text
+
+
+def envelope(key: str, schema: type[ma.Schema]) -> ma.Schema:
+    """Give the schema of a body ``{key: {...}}`` that loads as what is inside."""
+
+    class Envelope(ma.Schema):
+        @ma.post_load
+        def open(self, data: dict[str, Any], **_: Any) -> Any:
+            return data[key]
+
+    name = "".join(word.capitalize() for word in key.split("_"))
+    return Envelope.from_dict({key: ma.fields.Nested(schema, required=True)}, name=name)()
+
+
+class IdConverter(BaseConverter):
+    """An id in a path, in the one way to write it; all else is no such URL."""
+
+    regex = "[1-9][0-9]{0,9}"
+
+    def to_python(self, value: str) -> int:  # noqa: D102
+        if (number := int(value)) > INTEGER_MAX:
+            raise ValidationError
+        return number
+
+
+# Views
+
+
+class Blueprint(flask_smorest.Blueprint):
+    """Views that give their answer as JSON text, or ``(text, headers)``; those that write commit."""
+
+    ARGUMENTS_PARSER = Parser()
+
+    def add_url_rule(  # noqa: D102
+        self, rule: str, endpoint: str | None = None, view_func: Any = None, **options: Any
+    ) -> None:
+        if options.get("methods", ["GET"]) != ["GET"]:
+            view_func = transaction(view_func)
+        super().add_url_rule(rule, endpoint, view_func, **options)
+
+    def response(
+        self, status_code: int, schema: Any = None, **options: Any
+    ) -> Callable[[Any], Any]:
+        """Document the answer, and make it of what the view returns."""
+        document = super().response(status_code, schema, **options)
+
+        def decorator(view: Callable[..., Any]) -> Any:
+            @wraps(view)
+            def answer(*args: Any, **kwargs: Any) -> Response:
+                if request.args:
+                    _refuse_undeclared_query()
+                result = view(*args, **kwargs)
+                text, headers = result if isinstance(result, tuple) else (result, None)
+                return Response(text, status_code, headers, mimetype="application/json")
+
+            return document(answer)
+
+        return decorator
+
+
+def _refuse_undeclared_query() -> None:
+    """Answer 422 when the view takes no query parameters; else its schema has judged them.
+
+    It is called after the body was judged, which keeps the order of refusals.
+    """
+    view: Any = current_app.view_functions[request.endpoint or ""]
+    declared = view._apidoc.get("arguments", {}).get("parameters", [])
+    if not any(parameter["in"] == "query" for parameter in declared):
+        abort(422, messages={"query": dict.fromkeys(request.args, ["Unknown parameter."])})
+
+
+def array(rows: Iterable[str]) -> str:
+    """Give the JSON array of rows that are JSON texts."""
+    return f"[{','.join(rows)}]"
+
+
+# Errors
+
+SQLSTATE_STATUS = {
+    "22003": 422,  # numeric value out of range
+    "22021": 422,  # character not in repertoire
+    "22P02": 422,  # invalid text representation
+    "23503": 409,  # foreign key violation
+    "23505": 409,  # unique violation
+    "23514": 422,  # check violation
+    "25006": 503,  # read-only transaction: a primary that was demoted
+    "40001": 503,  # serialization failure
+    "40P01": 503,  # deadlock
+    "54000": 422,  # program limit exceeded: a value too long to index
+    "55P03": 503,  # lock not available
+    "57014": 503,  # query cancelled: the statement time limit
+}
+SQLSTATE_AWAY = ("08", "53", "57P")  # connection exceptions, insufficient resources, shutdown
+
+DATABASE_DETAIL = {
+    409: "It conflicts with what is already there.",
+    422: "The database refuses a value.",
+    503: "The database is away. Try again soon.",
+}
+
+
+class ProblemSchema(ma.Schema):
+    """Problem details (RFC 9457), the one form of every error."""
+
+    class ErrorSchema(ma.Schema):
+        """One bad value: where it is in the body (RFC 6901), or which parameter, and why."""
+
+        pointer = ma.fields.String(metadata={"example": "/new_cleaning/price"})
+        parameter = ma.fields.String(metadata={"example": "limit"})
+        location = ma.fields.String(data_key="in", metadata={"example": "query"})
+        detail = ma.fields.String(required=True)
+
+    type = ma.fields.String(required=True, metadata={"example": "about:blank"})
+    title = ma.fields.String(required=True, metadata={"example": "Not Found"})
+    status = ma.fields.Integer(required=True, metadata={"example": 404})
+    detail = ma.fields.String(required=True)
+    errors = ma.fields.List(ma.fields.Nested(ErrorSchema))
+
+
+def _bad_values(messages: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """Turn webargs' messages, ``{location: {field: ...}}``, into the errors of a problem."""
+    for location, fields in messages.items():
+        for path, detail in _leaves(fields):
+            if location == "json":
+                escaped = (str(part).replace("~", "~0").replace("/", "~1") for part in path)
+                yield {"pointer": "".join(f"/{part}" for part in escaped), "detail": detail}
+            else:
+                yield {"parameter": str(path[0]), "in": location, "detail": detail}
+
+
+def _leaves(messages: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], str]]:
+    if isinstance(messages, dict):
+        for key, inner in messages.items():
+            yield from _leaves(inner, path if key == "_schema" else (*path, key))
+    elif isinstance(messages, list):
+        for inner in messages:
+            yield from _leaves(inner, path)
+    else:
+        yield path, messages
+
+
+def _database_problem(error: exc.SQLAlchemyError) -> HTTPException:
+    """Say what a failure of the database means to the client; what it can't mean is raised."""
+    state = getattr(getattr(error, "orig", None), "pgcode", None)
+    if state is not None:
+        status = 503 if state.startswith(SQLSTATE_AWAY) else SQLSTATE_STATUS.get(state, 500)
+    else:  # no answer of the server: not connected, connection lost, none left in the pool
+        gone = isinstance(error, exc.OperationalError | exc.InterfaceError | exc.TimeoutError)
+        status = 503 if gone or getattr(error, "connection_invalidated", False) else 500
+    if status == 500:
+        raise error
+    if status == 422:
+        current_app.logger.error("The schemas let pass what the database refuses: %s", error)
+    else:
+        current_app.logger.warning("Answered %s: %s", status, error)
+    try:
+        abort(status, message=DATABASE_DETAIL[status])
+    except HTTPException as problem:
+        return problem
+
+
+class _OperationPlugin(BasePlugin):
+    """Completes each operation of the document: its id, and the errors that any can answer."""
+
+    def operation_helper(
+        self, path: Any = None, operations: Any = None, *, rule: Any = None, **kwargs: Any
+    ) -> None:
+        name = rule.endpoint.rpartition(".")[2]
+        for method, operation in operations.items():
+            operation["operationId"] = name if len(operations) == 1 else f"{name}_{method}"
+            statuses = {int(status) for status in operation["responses"]} | {500}
+            if rule.rule.startswith("/api/"):
+                statuses |= {422, 503}
+            if "requestBody" in operation:
+                statuses |= {400, 413, 415}
+            for status in sorted(statuses):
+                if status >= 400:
+                    operation["responses"][status] = HTTPStatus(status).name
+
+
+class Api(flask_smorest.Api):
+    """Flask-Smorest with problem details for every error, and the exception's own headers kept."""
+
+    ERROR_SCHEMA = ProblemSchema
+    DEFAULT_ERROR_RESPONSE_NAME = None
+
+    def _register_responses(self) -> None:
+        for status in HTTPStatus:
+            if status >= 400:
+                problem = {PROBLEM_JSON: {"schema": self.ERROR_SCHEMA}}
+                response = {"description": status.phrase, "content": problem}
+                self.spec.components.response(status.name, response, lazy=True)
+
+    def handle_http_exception(self, error: HTTPException) -> Response:  # noqa: D102
+        given: dict[str, Any] = getattr(error, "data", None) or {}
+        status = error.code or 500
+        title = HTTP_STATUS_CODES[status]
+        detail = given.get("message") or error.description
+        if detail == type(error).description:
+            detail = title
+        problem = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+        if "messages" in given:
+            problem["detail"] = "The request has values that can't be used."
+            problem["errors"] = list(_bad_values(given["messages"]))
+        headers = {k: v for k, v in error.get_headers() if not k.startswith("Content-")}
+        if status == 503:
+            headers["Retry-After"] = str(RETRY_AFTER)
+        body = current_app.json.dumps(problem)
+        return Response(
+            body, status, {**headers, **(given.get("headers") or {})}, mimetype=PROBLEM_JSON
+        )
+
+
+def init_app(app: Flask) -> Api:
+    """Make the app an API: its parser, its paths, its errors, CORS. Blueprints follow."""
+    app.request_class = Request
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.url_map.strict_slashes = False  # the path without its last slash is the same
+    app.url_map.merge_slashes = False
+    app.url_map.converters["id"] = IdConverter
+    app.config.update(API_TITLE="Phresh", OPENAPI_VERSION="3.1.0", OPENAPI_URL_PREFIX="/")
+    api = Api(app, spec_kwargs={"extra_plugins": [_OperationPlugin()]})
+    schema = {"type": "integer", "minimum": 1, "maximum": INTEGER_MAX, "example": 1}
+    api.register_converter(IdConverter, lambda _: schema)
+    for kind in (exc.DBAPIError, exc.TimeoutError):
+        app.register_error_handler(kind, lambda e: api.handle_http_exception(_database_problem(e)))
+    CORS(
+        app,
+        origins=app.config["CORS_ORIGINS"],
+        allow_headers=[
+            "Authorization",
+            "Content-Type",
+            "If-Match",
+            "If-None-Match",
+            "Idempotency-Key",
+        ],
+        expose_headers=["ETag", "Link", "Location", "Retry-After", "X-Request-Id"],
+    )
+    return api

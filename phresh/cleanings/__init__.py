@@ -1,0 +1,1 @@
+"""Cleanings: the jobs that people post."""

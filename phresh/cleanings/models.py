@@ -1,0 +1,37 @@
+"""The table of cleanings."""
+
+from decimal import Decimal
+
+from sqlalchemy import CheckConstraint, Identity, Index, Numeric, Text, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from phresh.api import NOT_BLANK
+from phresh.db import Base
+
+CLEANING_TYPES = ("dust_up", "spot_clean", "full_clean")
+NAME_MAX = 200
+DESCRIPTION_MAX = 10_000
+PRICE_MAX = Decimal("99999999.99")
+
+
+class Cleaning(Base):
+    """A home to be cleaned, for a price per hour. Each CHECK mirrors a rule of the schemas."""
+
+    __tablename__ = "cleanings"
+    __table_args__ = (
+        CheckConstraint(f"char_length(name) <= {NAME_MAX}", name="name_length"),
+        CheckConstraint(f"name ~ '{NOT_BLANK}'", name="name_not_blank"),
+        CheckConstraint(
+            f"char_length(description) <= {DESCRIPTION_MAX}", name="description_length"
+        ),
+        CheckConstraint(f"cleaning_type IN {CLEANING_TYPES}", name="cleaning_type"),
+        # BETWEEN, since NaN is greater than every number.
+        CheckConstraint(f"price BETWEEN 0 AND {PRICE_MAX}", name="price_range"),
+        Index(None, "name"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    name: Mapped[str] = mapped_column(Text)
+    description: Mapped[str | None] = mapped_column(Text)
+    cleaning_type: Mapped[str] = mapped_column(Text, server_default=text("'spot_clean'"))
+    price: Mapped[Decimal] = mapped_column(Numeric(10, 2))

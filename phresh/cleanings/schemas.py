@@ -1,0 +1,86 @@
+"""What a cleaning looks like, going in and out."""
+
+import re
+from decimal import Decimal
+from typing import Any
+
+from marshmallow import Schema, fields, validate
+
+from phresh.api import Text
+from phresh.cleanings.models import CLEANING_TYPES, DESCRIPTION_MAX, NAME_MAX, PRICE_MAX
+
+CENT = Decimal("0.01")
+PRICE_TEXT = "[0-9]{1,8}(\\.[0-9]{1,2})?"
+
+
+class Price(fields.Field[Decimal]):
+    """A price per hour: a number, or its digits as text. Never rounded: more decimals are refused."""
+
+    default_error_messages = {
+        "invalid": "Must be a number or a string like 29.99.",
+        "range": f"Must be from 0 to {PRICE_MAX}.",
+        "decimals": "Must have at most 2 decimals.",
+    }
+
+    def __init__(self, **kwargs: Any) -> None:
+        number = {"type": "number", "minimum": 0, "maximum": float(PRICE_MAX), "multipleOf": 0.01}
+        text = {"type": "string", "pattern": f"^{PRICE_TEXT}$"}
+        super().__init__(metadata={"anyOf": [number, text], "example": 29.99}, **kwargs)
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> Decimal:
+        number = isinstance(value, int | Decimal) and not isinstance(value, bool)
+        if not number and not (isinstance(value, str) and re.fullmatch(PRICE_TEXT, value)):
+            raise self.make_error("invalid")
+        price = Decimal(value)
+        # The range first: to quantize a number like 1e9999999 would fill the memory.
+        if not 0 <= price <= PRICE_MAX:
+            raise self.make_error("range")
+        if price != (rounded := price.quantize(CENT)):
+            raise self.make_error("decimals")
+        return rounded
+
+
+NAME = {"example": "Clean my house"}
+DESCRIPTION = {"example": "Three rooms and a cat."}
+
+
+class CleaningSchema(Schema):
+    """A cleaning, as it is answered."""
+
+    id = fields.Integer(required=True, metadata={"example": 1})
+    name = fields.String(required=True, metadata=NAME)
+    description = fields.String(required=True, allow_none=True, metadata=DESCRIPTION)
+    cleaning_type = fields.String(required=True, validate=validate.OneOf(CLEANING_TYPES))
+    price = fields.Decimal(required=True, metadata={"description": "Per hour", "example": 29.99})
+
+
+class CleaningCreateSchema(Schema):
+    """A cleaning to be posted."""
+
+    name = Text(required=True, max_length=NAME_MAX, blank=False, metadata=NAME)
+    description = Text(
+        load_default=None, allow_none=True, max_length=DESCRIPTION_MAX, metadata=DESCRIPTION
+    )
+    cleaning_type = fields.String(
+        load_default="spot_clean", validate=validate.OneOf(CLEANING_TYPES)
+    )
+    price = Price(required=True)
+
+
+class CleaningUpdateSchema(Schema):
+    """Changes to a cleaning; what is left out stays as it is."""
+
+    name = Text(max_length=NAME_MAX, blank=False, metadata=NAME)
+    description = Text(allow_none=True, max_length=DESCRIPTION_MAX, metadata=DESCRIPTION)
+    cleaning_type = fields.String(validate=validate.OneOf(CLEANING_TYPES))
+    price = Price()
+
+
+class CleaningListSchema(Schema):
+    """Which cleanings to list."""
+
+    limit = fields.Integer(
+        load_default=20,
+        validate=validate.Range(1, 100),
+        metadata={"description": "How many to give at most"},
+    )

@@ -1,0 +1,129 @@
+"""Settings: read from the environment and ``.env``, checked, with their defaults."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from dotenv import dotenv_values
+from marshmallow import INCLUDE, Schema, ValidationError, fields, validate
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from webargs.fields import DelimitedList
+
+ROOT = Path(__file__).resolve().parent.parent
+
+POSITIVE = validate.Range(min=1)
+
+
+class ConfigError(click.ClickException):
+    """A setting that cannot be used; the flask command shows it as one line."""
+
+
+class SettingsSchema(Schema):
+    """Every setting that Phresh reads, with its default."""
+
+    class Meta:
+        unknown = INCLUDE  # Flask's own settings pass
+
+    SECRET_KEY = fields.String(load_default=None)
+
+    DATABASE_URL = fields.String(load_default=None)
+    POSTGRES_SERVER = fields.String(load_default=None)
+    POSTGRES_PORT = fields.Integer(load_default=5432, validate=validate.Range(1, 65535))
+    POSTGRES_USER = fields.String(load_default="postgres")
+    POSTGRES_PASSWORD = fields.String(load_default=None)
+    POSTGRES_DB = fields.String(load_default="phresh")
+
+    # Connections a worker keeps, and may open beside them: workers times their sum has to
+    # stay below the server's max_connections (100 unless changed).
+    POOL_SIZE = fields.Integer(load_default=8, validate=POSITIVE)
+    POOL_OVERFLOW = fields.Integer(load_default=2, validate=validate.Range(min=0))
+    # Seconds: for a connection from the pool, to connect, for one answer of the database.
+    POOL_TIMEOUT = fields.Float(load_default=3, validate=POSITIVE)
+    CONNECT_TIMEOUT = fields.Integer(load_default=2, validate=POSITIVE)
+    DATABASE_TIMEOUT = fields.Float(load_default=5, validate=POSITIVE)
+
+    HOST = fields.String(load_default="127.0.0.1")
+    PORT = fields.Integer(load_default=8000, validate=validate.Range(1, 65535))
+    WORKERS = fields.Integer(
+        load_default=lambda: min(os.cpu_count() or 1, 8), validate=validate.Range(min=1)
+    )
+    CORS_ORIGINS = DelimitedList(fields.String(), load_default=lambda: ["*"])
+    MAX_CONTENT_LENGTH = fields.Integer(load_default=64 * 1024, validate=POSITIVE)
+
+
+def read_settings(settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Give the checked settings, defaults filled in.
+
+    :param settings: what replaces the environment and ``.env``
+    :raises ConfigError: when one has a value that cannot be used
+    """
+    schema = SettingsSchema()
+    if settings is None:
+        environment = {**dotenv_values(ROOT / ".env"), **os.environ}
+        # An empty variable is how .env.example leaves one out.
+        settings = {name: environment[name] for name in schema.fields if environment.get(name)}
+    try:
+        loaded: dict[str, Any] = schema.load(settings)
+    except ValidationError as error:
+        raise ConfigError(
+            "; ".join(f"{name}: {_first(why)}" for name, why in error.normalized_messages().items())
+        ) from None
+    loaded["SQLALCHEMY_DATABASE_URI"] = _database_url(loaded)
+    return loaded
+
+
+def _first(messages: Any) -> str:
+    """Give the first sentence of marshmallow's nested messages."""
+    while not isinstance(messages, str):
+        messages = next(iter(messages.values() if isinstance(messages, dict) else messages))
+    return messages
+
+
+def _database_url(settings: Mapping[str, Any]) -> URL | None:
+    """Give the URL of the configured database, None where none is.
+
+    A scheme that names no driver means psycopg2.
+    """
+    text = settings["DATABASE_URL"]
+    if not text and not settings["POSTGRES_SERVER"]:
+        return None
+    if not text:
+        return URL.create(
+            "postgresql+psycopg2",
+            settings["POSTGRES_USER"],
+            settings["POSTGRES_PASSWORD"],
+            settings["POSTGRES_SERVER"],
+            settings["POSTGRES_PORT"],
+            settings["POSTGRES_DB"],
+        )
+    text = re.sub(r"^postgres(ql)?://", "postgresql+psycopg2://", text)
+    try:
+        url = make_url(_hosts_as_parameters(text))
+        url.get_dialect().import_dbapi()
+        if url.get_backend_name() in ("postgresql", "cockroachdb"):
+            return url
+    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError, ValueError):
+        pass
+    # Never the value itself: it may hold a password.
+    raise ConfigError(
+        "DATABASE_URL: Not a PostgreSQL URL like postgresql://user:password@host:5432/name."
+    )
+
+
+def _hosts_as_parameters(text: str) -> str:
+    """Move several hosts from where libpq writes them to where SQLAlchemy reads them.
+
+    ``//u@h1:5432,h2:5432/name`` becomes ``//u@/name?host=h1:5432&host=h2:5432``
+    (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-MULTIPLE-HOSTS).
+    """
+    several = re.fullmatch(r"(\w[\w+]*://(?:[^/?]*@)?)([^/?@]*,[^/?@]*)([^?]*)\??(.*)", text)
+    if several is None:
+        return text
+    start, hosts, name, parameters = several.groups()
+    return f"{start}{name}?" + "&".join(
+        [*(f"host={host}" for host in hosts.split(",")), *filter(None, [parameters])]
+    )

