@@ -18,7 +18,7 @@ keepalive = 5
 accesslog = "-"
 
 
-def post_fork(server, worker):
+def post_fork(_server, _worker):
     """End a worker that is told to while it still boots.
 
     Until the gevent worker sets its own handlers it has the master's, which lose the signal.
@@ -27,6 +27,6 @@ def post_fork(server, worker):
         signal.signal(number, signal.SIG_DFL)
 
 
-def post_worker_init(worker):
+def post_worker_init(_worker):
     """Bound every wait for the database; here, since COPY in the flask commands needs none."""
     wait_at_most(_settings["DATABASE_TIMEOUT"])

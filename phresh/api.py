@@ -13,6 +13,7 @@ import flask_smorest
 import marshmallow as ma
 from apispec import BasePlugin
 from flask import Flask, Response, current_app, request
+from flask.json.provider import DefaultJSONProvider
 from flask_cors import CORS
 from flask_smorest import abort
 from sqlalchemy import exc
@@ -38,14 +39,15 @@ NOT_BLANK = (
 # Input
 
 
-class _StrictJSON:
-    """JSON as RFC 8259 has it, each doubt refused: what a Request parses bodies with."""
+class StrictJSONProvider(DefaultJSONProvider):
+    """JSON as RFC 8259 has it, each doubt refused; numbers with a point become Decimal."""
 
-    @staticmethod
-    def loads(data: bytes) -> Any:
+    sort_keys = False
+
+    def loads(self, s: str | bytes, **_: Any) -> Any:  # noqa: D102
         try:
             return json.loads(
-                data.decode(),
+                s if isinstance(s, str) else s.decode(),
                 parse_float=Decimal,
                 parse_constant=_refuse_constant,
                 object_pairs_hook=_unique_keys,
@@ -68,8 +70,6 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 class Request(flask.Request):
     """A request whose JSON is refused in this order: 413 too large, 415 not JSON, 400 broken."""
 
-    json_module = _StrictJSON
-
     def get_json(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102
         self.get_data()  # refuses what is too large
         return super().get_json(*args, **kwargs)
@@ -83,7 +83,10 @@ class Request(flask.Request):
 class Parser(FlaskParser):
     """Reads the arguments of views. What no schema knows is refused everywhere."""
 
-    DEFAULT_UNKNOWN_BY_LOCATION = {**FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION, "query": ma.RAISE}
+    DEFAULT_UNKNOWN_BY_LOCATION = {
+        **FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION,
+        "query": ma.RAISE,
+    }
 
     def _raw_load_json(self, req: flask.Request) -> Any:
         return req.get_json()
@@ -129,6 +132,15 @@ class Text(ma.fields.String):
         return text
 
 
+class Digits(ma.fields.Integer):
+    """A number in a query string, in ASCII digits: int() takes other scripts, signs and _ too."""
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> Any:
+        if not re.fullmatch("[0-9]{1,10}", value):
+            raise self.make_error("invalid")
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
 def envelope(key: str, schema: type[ma.Schema]) -> ma.Schema:
     """Give the schema of a body ``{key: {...}}`` that loads as what is inside."""
 
@@ -137,7 +149,7 @@ def envelope(key: str, schema: type[ma.Schema]) -> ma.Schema:
         def open(self, data: dict[str, Any], **_: Any) -> Any:
             return data[key]
 
-    name = "".join(word.capitalize() for word in key.split("_"))
+    name = schema.__name__.removesuffix("Schema") + "Body"
     return Envelope.from_dict({key: ma.fields.Nested(schema, required=True)}, name=name)()
 
 
@@ -156,16 +168,15 @@ class IdConverter(BaseConverter):
 
 
 class Blueprint(flask_smorest.Blueprint):
-    """Views that give their answer as JSON text, or ``(text, headers)``; those that write commit."""
+    """Views that give JSON text, or ``(text, headers)``; those that write commit."""
 
     ARGUMENTS_PARSER = Parser()
 
-    def add_url_rule(  # noqa: D102
-        self, rule: str, endpoint: str | None = None, view_func: Any = None, **options: Any
-    ) -> None:
-        if options.get("methods", ["GET"]) != ["GET"]:
-            view_func = transaction(view_func)
-        super().add_url_rule(rule, endpoint, view_func, **options)
+    def route(self, rule: str, **options: Any) -> Callable[[Any], Any]:  # noqa: D102
+        register = super().route(rule, **options)
+        if options.get("methods", ["GET"]) == ["GET"]:
+            return register
+        return lambda view: register(transaction(view))
 
     def response(
         self, status_code: int, schema: Any = None, **options: Any
@@ -180,7 +191,10 @@ class Blueprint(flask_smorest.Blueprint):
                     _refuse_undeclared_query()
                 result = view(*args, **kwargs)
                 text, headers = result if isinstance(result, tuple) else (result, None)
-                return Response(text, status_code, headers, mimetype="application/json")
+                response = Response(text, status_code, headers, mimetype="application/json")
+                if text is None:
+                    del response.headers["Content-Type"]
+                return response
 
             return document(answer)
 
@@ -195,7 +209,7 @@ def _refuse_undeclared_query() -> None:
     view: Any = current_app.view_functions[request.endpoint or ""]
     declared = view._apidoc.get("arguments", {}).get("parameters", [])
     if not any(parameter["in"] == "query" for parameter in declared):
-        abort(422, messages={"query": dict.fromkeys(request.args, ["Unknown parameter."])})
+        abort(422, messages={"query": {name: ["Unknown field."] for name in request.args}})
 
 
 def array(rows: Iterable[str]) -> str:
@@ -291,9 +305,8 @@ def _database_problem(error: exc.SQLAlchemyError) -> HTTPException:
 class _OperationPlugin(BasePlugin):
     """Completes each operation of the document: its id, and the errors that any can answer."""
 
-    def operation_helper(
-        self, path: Any = None, operations: Any = None, *, rule: Any = None, **kwargs: Any
-    ) -> None:
+    def operation_helper(self, path: Any = None, operations: Any = None, **kwargs: Any) -> None:  # noqa: ARG002
+        rule = kwargs["rule"]
         name = rule.endpoint.rpartition(".")[2]
         for method, operation in operations.items():
             operation["operationId"] = name if len(operations) == 1 else f"{name}_{method}"
@@ -302,16 +315,17 @@ class _OperationPlugin(BasePlugin):
                 statuses |= {422, 503}
             if "requestBody" in operation:
                 statuses |= {400, 413, 415}
-            for status in sorted(statuses):
-                if status >= 400:
-                    operation["responses"][status] = HTTPStatus(status).name
+            operation["responses"] = {
+                status: HTTPStatus(status).name if status >= 400 else operation["responses"][status]
+                for status in sorted(statuses)
+            }
 
 
 class Api(flask_smorest.Api):
     """Flask-Smorest with problem details for every error, and the exception's own headers kept."""
 
-    ERROR_SCHEMA = ProblemSchema
-    DEFAULT_ERROR_RESPONSE_NAME = None
+    ERROR_SCHEMA: Any = ProblemSchema
+    DEFAULT_ERROR_RESPONSE_NAME: Any = None
 
     def _register_responses(self) -> None:
         for status in HTTPStatus:
@@ -319,6 +333,9 @@ class Api(flask_smorest.Api):
                 problem = {PROBLEM_JSON: {"schema": self.ERROR_SCHEMA}}
                 response = {"description": status.phrase, "content": problem}
                 self.spec.components.response(status.name, response, lazy=True)
+
+    def _register_pagination_header(self) -> None:
+        """Leave out the header of a way to make pages that is not ours."""
 
     def handle_http_exception(self, error: HTTPException) -> Response:  # noqa: D102
         given: dict[str, Any] = getattr(error, "data", None) or {}
@@ -343,7 +360,7 @@ class Api(flask_smorest.Api):
 def init_app(app: Flask) -> Api:
     """Make the app an API: its parser, its paths, its errors, CORS. Blueprints follow."""
     app.request_class = Request
-    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.json = StrictJSONProvider(app)
     app.url_map.strict_slashes = False  # the path without its last slash is the same
     app.url_map.merge_slashes = False
     app.url_map.converters["id"] = IdConverter
@@ -356,6 +373,7 @@ def init_app(app: Flask) -> Api:
     CORS(
         app,
         origins=app.config["CORS_ORIGINS"],
+        send_wildcard=True,  # not the origin that asks, which reads like a permission for credentials
         allow_headers=[
             "Authorization",
             "Content-Type",

@@ -115,9 +115,9 @@ def transaction(view: Callable[P, R]) -> Callable[P, R]:
     return committed
 
 
-def fetch(statement: Executable) -> Sequence[Row[Any]]:
+def fetch(statement: Executable) -> Sequence[Row[*tuple[Any, ...]]]:
     """Give the rows of a statement: in the transaction of a writing view, else outside of any."""
-    if db.session.registry.has() and db.session.in_transaction():
+    if db.session.registry.has() and db.session().in_transaction():
         return db.session.execute(statement).all()
     with db.engine.connect() as connection:
         connection.execution_options(isolation_level="AUTOCOMMIT")

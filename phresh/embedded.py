@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import click
 
@@ -54,8 +54,7 @@ class Server:
     def __init__(self, instance: Path) -> None:
         self.instance = instance
         self._guard = threading.Lock()  # flock would block a whole process of greenlets
-        self._use: IO[bytes] | None = None
-        self._claims: list[IO[bytes]] = []
+        self._used = False
 
     @cached_property
     def user(self) -> str | None:
@@ -80,9 +79,11 @@ class Server:
             return False
         nearest = self.instance if self.instance.exists() else self.instance.parent
         installed = _installed_programs()
-        reach = ["test", "-x", nearest, "-a", "-x", installed / "bin" / "postgres"]
-        reach += ["-a", "-r", installed / "share" / "postgres.bki"]
-        return subprocess.run(reach, **_run_as(self.user)).returncode != 0
+        executable = (nearest, installed / "bin" / "postgres")
+        readable = installed / "share" / "postgres.bki"
+        reach = 'test -x "$0" -a -x "$1" -a -r "$2"'
+        command: list[str | Path] = ["sh", "-c", reach, *executable, readable]
+        return subprocess.run(command, **_run_as(self.user)).returncode != 0
 
     @cached_property
     def folder(self) -> Path:
@@ -123,11 +124,10 @@ class Server:
         """
         with self._guard:
             self._make_folders()
-            if self._use is None:
-                use = (self.folder / "use.lock").open("ab")
-                fcntl.flock(use, fcntl.LOCK_SH)  # waits while a keeper stops the server
-                os.set_inheritable(use.fileno(), True)
-                self._use = use
+            if not self._used:
+                # It waits while a keeper stops the server.
+                _lock_for_good(self.folder / "use.lock", fcntl.LOCK_SH)
+                self._used = True
             with _locked(self.folder / "start.lock"):
                 if not _is_locked(self.folder / "keeper.lock"):
                     self._start_keeper()
@@ -138,15 +138,12 @@ class Server:
         :raises EmbeddedError: when another process has it
         """
         self._make_folders()
-        claim = (self.folder / f"{role}.lock").open("ab")
         try:
-            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock_for_good(self.folder / f"{role}.lock", fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise EmbeddedError(
                 f"Another process runs {role} on the data in {self.folder}."
             ) from None
-        os.set_inheritable(claim.fileno(), True)
-        self._claims.append(claim)
 
     def _make_folders(self) -> None:
         if not self.instance.exists():
@@ -168,11 +165,11 @@ class Server:
         if self.moved and not self.programs.exists():
             self._copy_programs()
         log = self.folder / "log"
+        places = (self.folder, self.socket_folder, self.programs)
         reader, writer = os.pipe()
         os.posix_spawn(
             sys.executable,
-            [sys.executable, "-I", __file__]
-            + [str(self.folder), str(self.socket_folder), str(self.programs), self.user or ""],
+            [sys.executable, "-I", __file__, *map(str, places), self.user or ""],
             os.environ,
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -196,7 +193,7 @@ class Server:
             if (_packages() / name).exists():
                 shutil.copytree(_packages() / name, partial / name, symlinks=True)
         for path in [partial, *partial.rglob("*")]:
-            shutil.chown(path, self.user)
+            shutil.chown(path, self.user or -1)
         partial.rename(folder)
 
 
@@ -212,10 +209,17 @@ def _installed_programs() -> Path:
 
 
 def _run_as(user: str | None) -> dict[str, Any]:
-    """Give the arguments of subprocess that run a program as that user, from a folder it can be in."""
+    """Give the arguments of subprocess that run a program as that user, where it can be."""
     if user is None:
         return {"cwd": "/"}
     return {"cwd": "/", "user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
+
+
+def _lock_for_good(path: Path, how: int) -> None:
+    """Hold a lock until this process and what it execs or forks have ended: it is never closed."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(descriptor, how)
+    os.set_inheritable(descriptor, True)
 
 
 @contextmanager
@@ -310,7 +314,8 @@ class _Programs:
         ]
 
     def _is_ready(self) -> bool:
-        command = [self.bin / "pg_isready", "-q", "-h", self.socket_folder, "-p", "5432"]
+        command: list[str | Path] = [self.bin / "pg_isready", "-q"]
+        command += ["-h", self.socket_folder, "-p", "5432"]
         return subprocess.run(command, **self._options()).returncode == 0
 
     def _run(self, program: str, *arguments: str | Path, **options: Any) -> None:
@@ -330,4 +335,4 @@ class _Programs:
 
 
 if __name__ == "__main__":
-    keep(*map(Path, sys.argv[1:4]), sys.argv[4] or None)
+    keep(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4] or None)

@@ -6,7 +6,7 @@ from typing import Any
 
 from marshmallow import Schema, fields, validate
 
-from phresh.api import Text
+from phresh.api import Digits, Text
 from phresh.cleanings.models import CLEANING_TYPES, DESCRIPTION_MAX, NAME_MAX, PRICE_MAX
 
 CENT = Decimal("0.01")
@@ -14,7 +14,7 @@ PRICE_TEXT = "[0-9]{1,8}(\\.[0-9]{1,2})?"
 
 
 class Price(fields.Field[Decimal]):
-    """A price per hour: a number, or its digits as text. Never rounded: more decimals are refused."""
+    """A price per hour: a number, or its digits as text; never rounded, but refused."""
 
     default_error_messages = {
         "invalid": "Must be a number or a string like 29.99.",
@@ -27,7 +27,7 @@ class Price(fields.Field[Decimal]):
         text = {"type": "string", "pattern": f"^{PRICE_TEXT}$"}
         super().__init__(metadata={"anyOf": [number, text], "example": 29.99}, **kwargs)
 
-    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> Decimal:
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> Decimal:
         number = isinstance(value, int | Decimal) and not isinstance(value, bool)
         if not number and not (isinstance(value, str) and re.fullmatch(PRICE_TEXT, value)):
             raise self.make_error("invalid")
@@ -79,7 +79,7 @@ class CleaningUpdateSchema(Schema):
 class CleaningListSchema(Schema):
     """Which cleanings to list."""
 
-    limit = fields.Integer(
+    limit = Digits(
         load_default=20,
         validate=validate.Range(1, 100),
         metadata={"description": "How many to give at most"},

@@ -37,7 +37,7 @@ def list_cleanings(query: dict[str, Any]) -> str:
 @blp.response(201, CleaningSchema, headers=LOCATION)
 def create_cleaning(cleaning: dict[str, Any]) -> tuple[str, dict[str, str]]:
     """Post a cleaning"""
-    ((text, cleaning_id),) = fetch(queries.new_cleaning(cleaning))
+    text, cleaning_id = fetch(queries.new_cleaning(cleaning))[0]
     return text, {"Location": url_for("cleanings.get_cleaning", cleaning_id=cleaning_id)}
 
 
@@ -64,13 +64,12 @@ def update_cleaning(changes: dict[str, Any], cleaning_id: int) -> str:
 @blp.delete("/<id:cleaning_id>/")
 @blp.response(204)
 @blp.alt_response(404)
-def delete_cleaning(cleaning_id: int) -> str:
+def delete_cleaning(cleaning_id: int) -> None:
     """Delete a cleaning"""
     _one(fetch(queries.deleted_cleaning(cleaning_id)))
-    return ""
 
 
-def _one(rows: Sequence[Row[Any]]) -> str:
+def _one(rows: Sequence[Row[*tuple[Any, ...]]]) -> str:
     """Give what the only row renders, or answer 404."""
     if not rows:
         abort(404, message="No cleaning found with that id.")

@@ -1,0 +1,46 @@
+FROM docker.io/library/python:3.13-slim-trixie AS base
+
+
+FROM base AS build
+
+WORKDIR /build
+COPY requirements.txt .
+# The venv gets no pip of its own: nothing is installed once it is built.
+RUN python -m venv --without-pip /opt/venv \
+    && pip --python /opt/venv/bin/python install --no-cache-dir --require-hashes -r requirements.txt
+
+
+FROM base
+
+LABEL org.opencontainers.image.title="Phresh" \
+      org.opencontainers.image.description="The REST API of a marketplace for cleaning jobs"
+
+# By number below, since Kubernetes refuses to take a name for "not root".
+RUN useradd --uid 10001 --user-group --no-create-home --no-log-init --shell /usr/sbin/nologin phresh
+
+COPY --from=build /opt/venv /opt/venv
+
+WORKDIR /app
+COPY wsgi.py gunicorn.conf.py ./
+COPY migrations migrations
+COPY phresh phresh
+# The user may read, whatever umask the checkout was made with, but not write: so compile here.
+RUN python -m compileall -q . && chmod -R a+rX .
+
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    HOST=0.0.0.0 \
+    PORT=8000
+USER 10001
+EXPOSE 8000
+
+# Not with urllib, which asks the proxy that http_proxy names.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD python -c "\
+from http.client import HTTPConnection; \
+c = HTTPConnection('127.0.0.1', ${PORT:-8000}, timeout=4); \
+c.request('GET', '/healthz'); \
+raise SystemExit(c.getresponse().status != 200)"
+
+# Migrations are not applied here: replicas that start together would race for them.
+# The workers' heartbeat files lie in memory: a slow disk would make them look dead.
+CMD ["gunicorn", "--config", "gunicorn.conf.py", "--worker-tmp-dir", "/dev/shm", "wsgi:app"]

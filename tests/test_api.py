@@ -1,0 +1,205 @@
+"""What every operation shares: the error format, the parser, the order of refusals, CORS."""
+
+import json
+
+import pytest
+from flask import Blueprint
+from sqlalchemy import text
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from phresh import create_app
+from phresh.db import db, fetch
+
+LIST = "/api/cleanings/"
+JSON = "application/json"
+
+
+def send(client, body, content_type=JSON, query=""):
+    return client.post(LIST + query, data=body, content_type=content_type)
+
+
+def problem(response, status):
+    assert response.status_code == status
+    assert response.content_type == "application/problem+json"
+    body = json.loads(response.data)
+    assert set(body) - {"errors"} == {"type", "title", "status", "detail"}
+    assert (body["type"], body["status"]) == ("about:blank", status)
+    assert response.status.split(" ", 1)[1] == body["title"].upper()
+    return body["detail"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/nothing", "/api/", "/api//cleanings/", "/API/cleanings/", "/docs/x"]
+)
+def test_an_unknown_url_is_404(client, path):
+    assert problem(client.get(path), 404) == "Not Found"
+
+
+def test_a_wrong_method_is_405_and_names_the_right_ones(client):
+    response = client.delete(LIST)
+    assert problem(response, 405) == "Method Not Allowed"
+    assert set(response.headers["Allow"].split(", ")) == {"GET", "HEAD", "OPTIONS", "POST"}
+    assert client.open(LIST, method="TRACE").status_code == 405
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"{", b"{} {}", b"{'a': 1}", b'{"a": NaN}', b'{"a": -Infinity}', b"\xef\xbb\xbf{}"),
+        *(b'{"a": "\xff"}', b'{"a": 1, "a": 2}', b'{"a": {"b": 1, "b": 1}}', b"[" * 60_000),
+        *(b'{"a": %s}' % (b"9" * 5000), b'{"a": 1e99999999999999999999}', b'{"a": 01}', b"\0"),
+    ],
+    ids=repr,
+)
+def test_a_broken_body_is_400(client, body):
+    assert problem(send(client, body), 400)
+
+
+def test_an_empty_body_says_so(client):
+    assert problem(send(client, b""), 400) == "The body is empty."
+
+
+@pytest.mark.parametrize(
+    "content_type", [None, "", "text/plain", "application/x-www-form-urlencoded", "json"]
+)
+def test_a_body_that_is_not_json_is_415(client, content_type):
+    assert problem(send(client, b"{}", content_type), 415) == "The body has to be application/json."
+
+
+@pytest.mark.parametrize(
+    "content_type", [f"{JSON}; charset=utf-8", "Application/JSON", "application/vnd.x+json"]
+)
+def test_every_way_to_say_json_is_taken(client, content_type):
+    body = json.dumps({"new_cleaning": {"name": "A job", "price": 20}})
+    assert send(client, body, content_type).status_code == 201
+
+
+def test_a_body_over_64_kib_is_413(client):
+    body = json.dumps({"new_cleaning": {"name": "A job", "price": 20}}).encode()
+    assert send(client, body.ljust(64 * 1024)).status_code == 201
+    assert problem(send(client, body.ljust(64 * 1024 + 1)), 413)
+
+
+def test_refusals_come_in_their_order(client):
+    too_large = b"{".ljust(70_000)
+    assert send(client, too_large, "text/plain", "?x=1").status_code == 413
+    assert send(client, b"{", "text/plain", "?x=1").status_code == 415
+    assert send(client, b"{", JSON, "?x=1").status_code == 400
+    missing = f"{LIST}2147483647/"
+    assert client.patch(f"{missing}?x=1", json={"cleaning_update": {}}).status_code == 422
+    assert client.patch(missing, json={}).status_code == 422
+    assert client.patch(missing, json={"cleaning_update": {}}).status_code == 404
+
+
+def test_cors_is_open_and_without_credentials(client):
+    origin = {"Origin": "https://shop.example"}
+    for response in (client.get(LIST, headers=origin), client.get("/nothing", headers=origin)):
+        assert response.headers["Access-Control-Allow-Origin"] == "*"
+        assert "Access-Control-Allow-Credentials" not in response.headers
+        exposed = set(response.headers["Access-Control-Expose-Headers"].split(", "))
+        assert exposed == {"ETag", "Link", "Location", "Retry-After", "X-Request-Id"}
+
+
+def test_a_preflight_allows_what_clients_send(client):
+    wanted = "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match"
+    asked = {"Origin": "https://shop.example", "Access-Control-Request-Method": "PATCH"}
+    asked["Access-Control-Request-Headers"] = wanted
+    response = client.options(f"{LIST}1/", headers=asked)
+    assert response.status_code == 200
+    assert response.headers["Access-Control-Allow-Headers"] == wanted
+    assert "PATCH" in response.headers["Access-Control-Allow-Methods"]
+
+
+def test_cors_can_be_closed(database_url):
+    app = create_app({"DATABASE_URL": database_url, "CORS_ORIGINS": "https://a.example"})
+    ours, other = ({"Origin": f"https://{name}.example"} for name in "ab")
+    client = app.test_client()
+    assert (
+        client.get("/healthz", headers=ours).headers["Access-Control-Allow-Origin"]
+        == ours["Origin"]
+    )
+    assert "Access-Control-Allow-Origin" not in client.get("/healthz", headers=other).headers
+
+
+def test_the_process_tells_that_it_lives_without_its_database():
+    client = create_app({"DATABASE_URL": "postgresql://127.0.0.1:1/none"}).test_client()
+    response = client.get("/healthz")
+    assert (response.status_code, response.json) == (200, {"status": "ok"})
+
+
+def test_a_database_that_is_away_is_503():
+    client = create_app({"DATABASE_URL": "postgresql://127.0.0.1:1/none"}).test_client()
+    for response in (
+        client.get(LIST),
+        send(client, b'{"new_cleaning": {"name": "x", "price": 1}}'),
+    ):
+        assert problem(response, 503) == "The database is away. Try again soon."
+        assert response.headers["Retry-After"] == "1"
+
+
+@pytest.fixture
+def broken(database_url):
+    """A client of an app with views that fail as asked: by an exception, or by an SQLSTATE."""
+    app = create_app({"DATABASE_URL": database_url})
+    views = Blueprint("broken", __name__)
+
+    @views.get("/sqlstate/<state>")
+    def raise_sqlstate(state):
+        fetch(text(f"DO $$ BEGIN RAISE EXCEPTION 'secret' USING ERRCODE = '{state}'; END $$"))
+
+    @views.get("/pool")
+    def raise_pool_timeout():
+        raise PoolTimeout
+
+    @views.get("/error")
+    def raise_error():
+        raise RuntimeError("secret")
+
+    app.register_blueprint(views)
+    yield app.test_client()
+    with app.app_context():
+        db.engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [
+        *(("23505", 409), ("23503", 409), ("23514", 422), ("22003", 422), ("22021", 422)),
+        *(("22P02", 422), ("54000", 422), ("08006", 503), ("53300", 503), ("57P01", 503)),
+        *(("25006", 503), ("40001", 503), ("40P01", 503), ("55P03", 503), ("57014", 503)),
+        *(("42P01", 500), ("XX000", 500)),
+    ],
+)
+def test_what_the_database_refuses_has_its_status(broken, state, status, caplog):
+    response = broken.get(f"/sqlstate/{state}")
+    assert "secret" not in problem(response, status)
+    assert ("Retry-After" in response.headers) == (status == 503)
+    assert caplog.records[0].levelname == ("WARNING" if status in (409, 503) else "ERROR")
+
+
+def test_an_empty_pool_is_503(broken):
+    assert problem(broken.get("/pool"), 503)
+
+
+def test_a_defect_is_500_and_tells_nothing(broken, caplog):
+    assert problem(broken.get("/error"), 500) == "Internal Server Error"
+    assert "secret" in caplog.text
+
+
+def test_bind_values_are_in_no_message(client, caplog, app):
+    with app.app_context(), pytest.raises(Exception, match="hide_parameters=True"):
+        fetch(text("SELECT CAST(:value AS integer)").bindparams(value="private"))
+
+
+def test_a_refused_write_leaves_nothing(app, sql):
+    """Raising rolls back: the one transaction of a request ends with its view."""
+    from phresh.db import transaction
+
+    @transaction
+    def write_and_fail():
+        fetch(text("INSERT INTO cleanings (name, price) VALUES ('x', 1) RETURNING id"))
+        raise RuntimeError
+
+    with app.app_context(), pytest.raises(RuntimeError):
+        write_and_fail()
+    assert sql("SELECT * FROM cleanings") == []

@@ -1,0 +1,121 @@
+"""The settings: where they come from, what is refused."""
+
+import pytest
+
+from phresh import config, create_app
+from phresh.config import ConfigError, read_settings
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch, tmp_path):
+    """An environment without settings, and a checkout without ``.env``."""
+    for name in config.SettingsSchema().fields:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(config, "ROOT", tmp_path)
+    return monkeypatch
+
+
+def url_of(text):
+    return read_settings({"DATABASE_URL": text})["SQLALCHEMY_DATABASE_URI"]
+
+
+def test_the_defaults():
+    settings = read_settings()
+    assert (settings["HOST"], settings["PORT"]) == ("127.0.0.1", 8000)
+    assert settings["CORS_ORIGINS"] == ["*"]
+    assert settings["MAX_CONTENT_LENGTH"] == 65536
+    assert settings["SECRET_KEY"] is None
+    assert settings["SQLALCHEMY_DATABASE_URI"] is None
+
+
+def test_the_environment_wins_over_the_env_file(environment, tmp_path):
+    (tmp_path / ".env").write_text("PORT=1\nHOST=::1\n")
+    environment.setenv("PORT", "2")
+    settings = read_settings()
+    assert (settings["HOST"], settings["PORT"]) == ("::1", 2)
+
+
+def test_an_empty_variable_is_none(environment):
+    environment.setenv("PORT", "")
+    environment.setenv("POSTGRES_SERVER", "")
+    assert read_settings()["PORT"] == 8000
+    assert read_settings()["SQLALCHEMY_DATABASE_URI"] is None
+
+
+def test_settings_passed_in_replace_the_environment(environment):
+    environment.setenv("PORT", "2")
+    environment.setenv("DATABASE_URL", "nonsense")
+    app = create_app({"DATABASE_URL": "postgresql://h/n", "TESTING": True})
+    assert (app.config["PORT"], app.testing) == (8000, True)
+
+
+def test_origins_are_a_list(environment):
+    environment.setenv("CORS_ORIGINS", "https://a.example,https://b.example")
+    assert read_settings()["CORS_ORIGINS"] == ["https://a.example", "https://b.example"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("PORT", "0"), ("PORT", "65536"), ("PORT", "http"), ("WORKERS", "0"), ("POOL_SIZE", "-1")],
+)
+def test_a_bad_value_is_refused_by_name(environment, name, value):
+    environment.setenv(name, value)
+    with pytest.raises(ConfigError, match=f"^{name}: "):
+        read_settings()
+
+
+def test_the_parts_of_the_database_make_its_url():
+    url = read_settings({"POSTGRES_SERVER": "h", "POSTGRES_PASSWORD": "p@/:"})[
+        "SQLALCHEMY_DATABASE_URI"
+    ]
+    assert url.render_as_string(hide_password=False) == (
+        "postgresql+psycopg2://postgres:p%40%2F%3A@h:5432/phresh"
+    )
+
+
+def test_one_url_overrides_the_parts():
+    settings = read_settings({"POSTGRES_SERVER": "h", "DATABASE_URL": "postgresql://other/n"})
+    assert settings["SQLALCHEMY_DATABASE_URI"].host == "other"
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg2"])
+def test_a_postgresql_url_means_psycopg2(scheme):
+    url = url_of(f"{scheme}://u:p@h:1/n?sslmode=require")
+    assert url.drivername == "postgresql+psycopg2"
+    assert (url.username, url.password, url.host, url.port) == ("u", "p", "h", 1)
+    assert url.query == {"sslmode": "require"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgresql://u@h1:5432,h2:5433/n",
+        "postgresql://u@h1:5432,h2:5433/n?target_session_attrs=read-write",
+        "postgresql://u@/n?host=h1:5432&host=h2:5433",
+        "postgresql://h1:5432,h2:5433/n",
+    ],
+)
+def test_several_hosts_reach_libpq(text):
+    url = url_of(text)
+    _, parameters = url.get_dialect()().create_connect_args(url)
+    assert (parameters["host"], parameters["port"]) == ("h1,h2", "5432,5433")
+    assert parameters["dbname"] == "n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("nonsense", "mysql://h/n", "sqlite://", "postgresql://h:port/n", "postgresql:h"),
+        *("postgresql+asyncpg://h/n", "postgresql+nodriver://h/n", "cockroachdb://h/n"),
+    ],
+)
+def test_what_is_no_usable_url_is_refused_without_showing_it(text):
+    with pytest.raises(ConfigError, match=r"^DATABASE_URL: Not a PostgreSQL URL") as refusal:
+        url_of(text)
+    assert text not in str(refusal.value)
+
+
+def test_without_a_database_and_without_the_embedded_one_nothing_starts(environment):
+    environment.setattr("phresh.embedded.PACKAGE", "not-installed")
+    with pytest.raises(ConfigError, match="DATABASE_URL"):
+        create_app()

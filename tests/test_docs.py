@@ -1,0 +1,200 @@
+"""The OpenAPI document and the docs page."""
+
+import json
+import shutil
+from threading import Thread
+from urllib.parse import urlsplit
+
+import pytest
+from openapi_spec_validator import validate
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+from werkzeug.serving import make_server
+
+import phresh
+
+METHODS = {"get", "post", "put", "patch", "delete"}
+
+
+@pytest.fixture
+def document(client):
+    response = client.get("/openapi.json")
+    assert response.content_type == "application/json"
+    return json.loads(response.data)
+
+
+def operations(document):
+    for path, item in document["paths"].items():
+        for method in METHODS & set(item):
+            yield path, method, item[method]
+
+
+def test_the_document_is_valid_openapi_3_1(document):
+    validate(document)
+    assert document["openapi"].startswith("3.1.")
+    assert document["info"] == {"title": "Phresh", "version": phresh.__version__}
+
+
+def test_every_operation_has_a_summary_and_an_id_of_its_own(document):
+    found = [operation for *_, operation in operations(document)]
+    assert all(operation["summary"] for operation in found)
+    ids = [operation["operationId"] for operation in found]
+    assert len(set(ids)) == len(ids)
+    assert {"update_cleaning_patch", "update_cleaning_put"} < set(ids)
+
+
+def test_every_operation_names_every_status(document):
+    expected = {
+        ("/healthz", "get"): {"200", "500"},
+        ("/api/cleanings/", "get"): {"200", "422", "500", "503"},
+        ("/api/cleanings/", "post"): {"201", "400", "413", "415", "422", "500", "503"},
+        ("/api/cleanings/{cleaning_id}/", "get"): {"200", "404", "422", "500", "503"},
+        ("/api/cleanings/{cleaning_id}/", "delete"): {"204", "404", "422", "500", "503"},
+    }
+    update = {"200", "400", "404", "413", "415", "422", "500", "503"}
+    expected |= {("/api/cleanings/{cleaning_id}/", method): update for method in ("put", "patch")}
+    found = {(path, method): set(item["responses"]) for path, method, item in operations(document)}
+    assert found == expected
+
+
+def test_every_error_is_a_problem(document):
+    for *_, operation in operations(document):
+        for status, response in operation["responses"].items():
+            if int(status) >= 400:
+                name = response["$ref"].rpartition("/")[2]
+                content = document["components"]["responses"][name]["content"]
+                assert set(content) == {"application/problem+json"}
+
+
+def test_the_document_says_what_is_taken(document):
+    schemas = document["components"]["schemas"]
+    price = schemas["CleaningCreate"]["properties"]["price"]
+    assert [kind["type"] for kind in price["anyOf"]] == ["number", "string"]
+    assert price["anyOf"][0]["multipleOf"] == 0.01
+    assert schemas["Cleaning"]["properties"]["price"]["type"] == "number"
+    assert schemas["CleaningCreate"]["required"] == ["name", "price"]
+    assert schemas["CleaningCreate"]["properties"]["description"]["type"] == ["string", "null"]
+    assert r"\u0000" in schemas["CleaningCreate"]["properties"]["name"]["pattern"]
+
+
+def test_examples_are_accepted_as_they_stand(client, document):
+    """What "Execute" sends when nothing was typed; the page makes its bodies the same way."""
+
+    def example(schema):
+        if "$ref" in schema:
+            schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+        if "properties" not in schema:
+            return schema.get("example", schema.get("default", schema.get("enum", [None])[0]))
+        return {name: example(value) for name, value in schema["properties"].items()}
+
+    for path, method, operation in operations(document):
+        for parameter in document["paths"][path].get("parameters", []):
+            path = path.replace(f"{{{parameter['name']}}}", str(example(parameter["schema"])))
+        body = operation.get("requestBody")
+        sent = example(body["content"]["application/json"]["schema"]) if body else None
+        status = client.open(path, method=method, json=sent).status_code
+        assert status < 300 or status == 404, f"{method} {path} with {sent}"
+
+
+def test_what_is_answered_is_what_the_schemas_say(client, make_cleaning):
+    """PostgreSQL renders the answers; this holds them to the schema that documents them."""
+    from phresh.cleanings.schemas import CleaningSchema
+
+    schema = CleaningSchema()
+    make_cleaning(description="x", price="0.10")
+    make_cleaning(name="청소", price="99999999.99")
+    for cleaning in client.get("/api/cleanings/").json:
+        assert list(cleaning) == list(schema.fields)
+        assert schema.validate(cleaning) == {}
+        assert schema.dump(cleaning) == cleaning
+
+
+def test_the_docs_page_needs_no_other_host(client):
+    for path in ("/docs", "/docs/"):
+        response = client.get(path)
+        assert response.status_code == 200
+        policy = response.headers["Content-Security-Policy"]
+        assert "script-src 'self';" in policy
+        assert "default-src 'none'" in policy
+        assert b"//" not in response.data
+
+
+@pytest.mark.parametrize(
+    "name", ["swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png", "LICENSE"]
+)
+def test_the_assets_are_served_from_here(client, name):
+    with client.get(f"/docs/swagger-ui/{name}") as response:
+        assert response.status_code == 200
+
+
+@pytest.fixture
+def served(app):
+    """The address of the app on a real socket."""
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def browser(tmp_path):
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    driver = shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("No Chromium: on Debian, apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    for argument in (
+        *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync"),
+        *("disable-background-networking", "disable-component-update", "disable-dev-shm-usage"),
+        *(f"user-data-dir={tmp_path}", "window-size=1200,2000"),
+    ):
+        options.add_argument(f"--{argument}")
+    chrome = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    yield chrome
+    chrome.quit()
+
+
+def requested_hosts(browser):
+    """The hosts that the page asked for something."""
+    for entry in browser.get_log("performance"):
+        message = json.loads(entry["message"])["message"]
+        if message["method"] == "Network.requestWillBeSent":
+            url = urlsplit(message["params"]["request"]["url"])
+            if url.scheme in ("http", "https", "ws", "wss"):
+                yield url.netloc
+
+
+@pytest.mark.browser
+def test_a_cleaning_can_be_posted_from_the_docs_page(browser, served, sql):
+    def find(selector):
+        return WebDriverWait(browser, 20).until(lambda b: b.find_element(By.CSS_SELECTOR, selector))
+
+    browser.get(f"{served}/docs")
+    find("#operations-cleanings-create_cleaning .opblock-summary-control").click()
+    find("#operations-cleanings-create_cleaning .execute").click()
+    answer = find("#operations-cleanings-create_cleaning .live-responses-table")
+    WebDriverWait(browser, 20).until(lambda _: "201" in answer.text)
+    assert "Clean my house" in answer.text
+
+    # Every other operation too, with what the page filled in.
+    for operation in browser.find_elements(By.CSS_SELECTOR, ".opblock"):
+        name = operation.get_attribute("id")
+        if name.endswith("create_cleaning"):
+            continue
+        operation.find_element(By.CSS_SELECTOR, ".opblock-summary-control").click()
+        find(f"#{name} .execute").click()
+        status = find(
+            f"#{name} .live-responses-table tr.response .response-col_status"
+        ).text.split()[0]
+        assert status[0] == "2" or status == "404", f"{name} answered {status}"
+
+    assert [name for (name,) in sql("SELECT name FROM cleanings")] == ["Clean my house"]
+    assert set(requested_hosts(browser)) == {urlsplit(served).netloc}
+    errors = [e["message"] for e in browser.get_log("browser") if e["level"] == "SEVERE"]
+    assert [e for e in errors if "status of 404" not in e] == []
