@@ -35,11 +35,11 @@ USER 10001
 EXPOSE 8000
 
 # Not with urllib, which asks the proxy that http_proxy names.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD python -c "\
-from http.client import HTTPConnection; \
-c = HTTPConnection('127.0.0.1', ${PORT:-8000}, timeout=4); \
-c.request('GET', '/healthz'); \
-raise SystemExit(c.getresponse().status != 200)"
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["python", "-c", "\
+import http.client, os; \
+server = http.client.HTTPConnection('127.0.0.1:' + os.environ['PORT'], timeout=4); \
+server.request('GET', '/healthz'); \
+raise SystemExit(server.getresponse().status != 200)"]
 
 # Migrations are not applied here: replicas that start together would race for them.
 # The workers' heartbeat files lie in memory: a slow disk would make them look dead.

@@ -373,7 +373,7 @@ def init_app(app: Flask) -> Api:
     CORS(
         app,
         origins=app.config["CORS_ORIGINS"],
-        send_wildcard=True,  # not the origin that asks, which reads like a permission for credentials
+        send_wildcard=True,  # "*", not an echo of who asks
         allow_headers=[
             "Authorization",
             "Content-Type",

@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Executable, MetaData, Row, Text, cast, eve
 from sqlalchemy.orm import DeclarativeBase, QueryableAttribute
 
 from phresh import embedded
-from phresh.config import ROOT, ConfigError
+from phresh.config import ConfigError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,7 +37,7 @@ class Base(DeclarativeBase):
 
 
 db = SQLAlchemy(model_class=Base, disable_autonaming=True)
-migrate = Migrate(directory=str(ROOT / "migrations"))
+migrate = Migrate()
 
 
 def init_app(app: Flask) -> None:

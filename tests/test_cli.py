@@ -1,0 +1,227 @@
+"""The commands, as child processes on a copy of the checkout."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from processes import Served, copy_checkout, environment, flask, free_port, running_in, wait_until
+
+ROWS = ("psql", "-c", "SELECT name, cleaning_type, price FROM cleanings", "-At")
+BODY = b'{"new_cleaning": {"name": "Clean my house", "price": 29.99}}'
+
+
+@pytest.fixture
+def folder():
+    """A folder that every user can enter; pytest's own are for us alone."""
+    folder = Path(tempfile.mkdtemp(prefix="phresh-"))
+    folder.chmod(0o755)
+    yield folder
+    assert wait_until(lambda: not running_in(folder)), running_in(folder)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def checkout(folder):
+    return copy_checkout(folder / "checkout")
+
+
+def test_make_run_serves_ends_and_keeps_the_data(checkout):
+    served = Served(checkout).wait()
+    status, created = served.request("POST", "/api/cleanings/", BODY)
+    assert status == 201
+
+    # A second one on the same data, and a shell beside it.
+    code, output = Served(checkout).end(0)
+    assert code != 0
+    assert "Another process runs serve on the data in" in output
+    assert "Traceback" not in output
+    assert "Clean my house" in flask(checkout, *ROWS).stdout
+    assert flask(checkout, "db", "check").returncode == 0
+    assert served.answers()
+
+    code, output = served.end(signal.SIGTERM)
+    assert f"http://localhost:{served.port}/api/cleanings/" in output
+    assert f"http://localhost:{served.port}/docs" in output
+    assert "Applied: Create cleanings" in output
+    assert "Warning" not in output
+    assert "Traceback" not in output
+    assert wait_until(lambda: not running_in(checkout)), running_in(checkout)
+
+    served = Served(checkout).wait()
+    assert served.request("GET", "/api/cleanings/") == (200, f"[{created}]")
+
+    # All of it killed: the next start recovers what was acknowledged.
+    assert served.request("POST", "/api/cleanings/", BODY)[0] == 201
+    for process in running_in(checkout):
+        os.kill(int(process.split()[0]), signal.SIGKILL)
+    served.process.communicate()
+    served = Served(checkout).wait()
+    assert len(json.loads(served.request("GET", "/api/cleanings/")[1])) == 2
+
+    served.end(signal.SIGINT, group=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 2.0])
+def test_a_signal_in_the_first_moments_ends_everything(checkout, seconds):
+    served = Served(checkout)
+    time.sleep(seconds)
+    began = time.monotonic()
+    served.end(signal.SIGTERM)
+    assert wait_until(lambda: not running_in(checkout)), running_in(checkout)
+    # gunicorn's graceful time limit of 15 s is what a worker that lost the signal takes.
+    assert time.monotonic() - began < 10
+
+
+def test_a_signal_right_after_the_first_answer_ends_everything(checkout):
+    served = Served(checkout).wait()
+    began = time.monotonic()
+    served.end(signal.SIGINT, group=True)
+    assert wait_until(lambda: not running_in(checkout)), running_in(checkout)
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.slow
+def test_a_killed_server_leaves_nothing_behind(checkout):
+    """No handler runs then: the kernel drops the locks and the keeper sees it."""
+    served = Served(checkout).wait()
+    masters = [p for p in running_in(checkout) if "gunicorn" in p]
+    os.kill(min(int(p.split()[0]) for p in masters), signal.SIGKILL)
+    assert wait_until(lambda: not running_in(checkout)), running_in(checkout)
+    served.process.communicate()
+
+
+def test_a_taken_port_is_one_line(checkout):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = flask(checkout, "serve", PORT=str(port))
+    assert result.returncode != 0
+    assert (
+        result.stderr == f"Error: Can't listen on 127.0.0.1, port {port}: Address already in use.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("nonsense", "mysql://h/n", "postgresql://127.0.0.1:1/n"),
+        *("postgresql://u:topsecret@127.0.0.1:1/n?nonsense=1", "postgresql://h:port/n"),
+    ],
+)
+def test_a_broken_database_url_is_one_line(checkout, url):
+    result = flask(checkout, "serve", DATABASE_URL=url, PORT=str(free_port()))
+    assert result.returncode != 0
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith("Error: ")
+    assert "topsecret" not in result.stderr
+
+
+def test_commands_that_need_no_database_start_none(checkout):
+    assert "cleanings.create_cleaning" in flask(checkout, "routes").stdout
+    assert json.loads(flask(checkout, "openapi", "print").stdout)["info"]["title"] == "Phresh"
+    assert "serve" in flask(checkout, "--help").stdout
+    assert not (checkout / "instance").exists()
+
+
+def test_commands_start_the_database_and_stop_it(checkout):
+    assert "Applied: Create cleanings" in flask(checkout, "db", "upgrade").stdout
+    assert wait_until(lambda: not running_in(checkout)), running_in(checkout)
+    assert flask(checkout, "db", "check").returncode == 0
+    assert "nothing to write" in flask(checkout, "db", "migrate", "-m", "x").stdout
+    assert "Reverted: Create cleanings" in flask(checkout, "db", "downgrade").stdout
+    sql = flask(checkout, "db", "upgrade", "--sql")
+    assert "CREATE TABLE cleanings" in sql.stdout, sql.stderr
+    assert wait_until(lambda: not running_in(checkout)), running_in(checkout)
+
+
+def test_the_demo_fills_the_database(checkout):
+    flask(checkout, "db", "upgrade")
+    assert "Added 10 cleanings." in flask(checkout, "demo").stdout
+    rows = flask(checkout, *ROWS).stdout.splitlines()
+    assert len(rows) == 10
+    assert {"My house|full_clean|29.99", "Someone else's house|spot_clean|19.99"} < set(rows)
+    assert "Added 12345 cleanings." in flask(checkout, "demo", "--count", "12345").stdout
+    count = flask(checkout, "psql", "-Atc", "SELECT count(*), count(DISTINCT name) FROM cleanings")
+    assert count.stdout == "12355|12355\n"
+
+
+def test_flask_run_serves_and_leaves_nothing(checkout):
+    port = free_port()
+    flask(checkout, "db", "upgrade")
+    server = subprocess.Popen(
+        ["flask", "run", "--debug", "--port", str(port)],
+        cwd=checkout,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    served = Served.__new__(Served)
+    served.port = str(port)
+    assert wait_until(served.answers)
+    assert served.request("GET", "/api/cleanings/") == (200, "[]")
+    os.killpg(server.pid, signal.SIGTERM)
+    server.wait()
+    assert wait_until(lambda: not running_in(checkout)), running_in(checkout)
+
+
+def test_flask_shell_works(checkout):
+    flask(checkout, "db", "upgrade")
+    code = "from phresh.db import db\nfrom sqlalchemy import text\n"
+    code += "print(db.session.scalar(text('SELECT 6 * 7')))\n"
+    shell = subprocess.run(
+        ["flask", "shell"],
+        cwd=checkout,
+        env=environment(),
+        input=code,
+        capture_output=True,
+        text=True,
+    )
+    assert "42" in shell.stdout
+
+
+def test_flask_test_passes_its_arguments_on(checkout):
+    result = flask(checkout, "test", "-k", "defaults", "tests/test_config.py", "-q")
+    assert "1 passed" in result.stdout, result.stdout
+
+
+@pytest.mark.slow
+def test_a_path_too_long_for_a_socket_works(folder):
+    deep = folder / ("x" * 60) / ("y" * 60)
+    deep.parent.mkdir()
+    checkout = copy_checkout(deep)
+    assert "Applied" in flask(checkout, "db", "upgrade").stdout
+
+
+@pytest.mark.slow
+def test_a_path_with_odd_characters_works(folder):
+    checkout = copy_checkout(folder / 'it\'s "a", $HOME % é')
+    result = flask(checkout, "db", "upgrade")
+    assert "Applied" in result.stdout, result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to run PostgreSQL as another user")
+def test_as_root_in_a_folder_of_ones_own_nothing_is_opened_up(folder):
+    private = folder / "private"
+    private.mkdir(mode=0o700)
+    checkout = copy_checkout(private / "checkout")
+    served = Served(checkout).wait()
+    _, output = served.end()
+    moved = Path(output.partition("the data is in ")[2].split()[0].rstrip("."))
+    try:
+        assert moved.parent == Path("/var/lib/phresh")
+        assert (moved / "data" / "PG_VERSION").exists()
+        assert private.stat().st_mode & 0o777 == 0o700
+        assert not (checkout / "instance" / "postgres").exists()
+        assert flask(checkout, "db", "check").returncode == 0
+        assert wait_until(lambda: not running_in(moved)), running_in(moved)
+    finally:
+        shutil.rmtree(moved)
