@@ -3,7 +3,7 @@
 import signal
 
 from phresh.config import read_settings
-from phresh.db import wait_at_most
+from phresh.db import shown, wait_at_most
 
 _settings = read_settings()
 _host = _settings["HOST"]
@@ -16,6 +16,12 @@ graceful_timeout = 15
 timeout = 30
 keepalive = 5
 accesslog = "-"
+
+
+def on_starting(server):
+    """Say where the data is."""
+    if _settings["SQLALCHEMY_DATABASE_URI"] is not None:
+        server.log.info("Database: %s", shown(_settings["SQLALCHEMY_DATABASE_URI"]))
 
 
 def post_fork(_server, _worker):

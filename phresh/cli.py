@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from phresh import embedded
 from phresh.config import ROOT
-from phresh.db import db, shown_url
+from phresh.db import db, shown
 from phresh.demo import add_samples
 
 
@@ -34,10 +34,11 @@ def serve() -> NoReturn:
     _refuse_bad_database()
     upgrade()
     db.engine.dispose()
-    if server is not None and server.moved:
-        click.echo(f"The account {server.user} can't reach {ROOT}: the data is in {server.folder}.")
+    if server is not None:
+        click.echo(f"Data      {server.folder}")
+        if server.moved:
+            click.echo(f"          since the account {server.user} can't reach {ROOT}")
     address = f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}"  # noqa: S104
-    click.echo(f"Database  {shown_url()}")
     click.echo(f"API       {address}/api/cleanings/")
     click.echo(f"Docs      {address}/docs")
     sys.stdout.flush()
@@ -98,4 +99,4 @@ def _refuse_bad_database() -> None:
         db.engine.connect().close()
     except DBAPIError as error:
         why = " ".join(str(error.orig).split())
-        raise click.ClickException(f"Can't connect to {shown_url()}: {why}") from None
+        raise click.ClickException(f"Can't connect to {shown(db.engine.url)}: {why}") from None

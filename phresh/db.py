@@ -12,7 +12,7 @@ from flask import Flask
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 from psycopg2 import extensions
-from sqlalchemy import ColumnElement, Executable, MetaData, Row, Text, cast, event, func
+from sqlalchemy import URL, ColumnElement, Executable, MetaData, Row, Text, cast, event, func
 from sqlalchemy.orm import DeclarativeBase, QueryableAttribute
 
 from phresh import embedded
@@ -51,6 +51,11 @@ def init_app(app: Flask) -> None:
             raise ConfigError("No database: set DATABASE_URL or POSTGRES_SERVER.")
         server = embedded.Server(Path(app.instance_path))
         app.config["SQLALCHEMY_DATABASE_URI"] = server.url
+    url: URL = app.config["SQLALCHEMY_DATABASE_URI"]
+    connecting = {
+        "application_name": "phresh",
+        "connect_timeout": str(app.config["CONNECT_TIMEOUT"]),
+    }
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {
         "pool_size": app.config["POOL_SIZE"],
         "max_overflow": app.config["POOL_OVERFLOW"],
@@ -58,10 +63,7 @@ def init_app(app: Flask) -> None:
         "pool_pre_ping": True,
         "pool_recycle": 1800,
         "hide_parameters": True,  # names, later hashes: nothing of them in a log
-        "connect_args": {
-            "application_name": "phresh",
-            "connect_timeout": app.config["CONNECT_TIMEOUT"],
-        },
+        "connect_args": {k: v for k, v in connecting.items() if k not in url.query},
     }
     app.extensions["embedded"] = server
     db.init_app(app)
@@ -71,9 +73,9 @@ def init_app(app: Flask) -> None:
             event.listen(db.engine, "do_connect", lambda *_: server.ensure())
 
 
-def shown_url() -> str:
-    """Give the URL of the app's database without its secrets."""
-    return db.engine.url.difference_update_query(["password", "sslpassword"]).render_as_string()
+def shown(url: URL) -> str:
+    """Give a URL without its secrets."""
+    return url.difference_update_query(["password", "sslpassword"]).render_as_string()
 
 
 def wait_at_most(seconds: float) -> None:

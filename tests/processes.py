@@ -80,22 +80,24 @@ def wait_until(condition, seconds=20.0):
 class Served:
     """``make run`` in a copy of the checkout, in a process group of its own."""
 
-    def __init__(self, checkout: Path, **settings: str) -> None:
-        self.port = settings.setdefault("PORT", str(free_port()))
+    def __init__(self, checkout: Path, *make: str, user: str | None = None) -> None:
+        self.port = free_port()
         venv = Path(sys.prefix)
         self.process = subprocess.Popen(
-            ["make", "--old-file", f"{venv}/.installed", "run", f"VENV={venv}"],
+            ["make", "run", *(make or ("--old-file", f"{venv}/.installed", f"VENV={venv}"))],
             cwd=checkout,
-            env=environment(**settings),
+            env=environment(PORT=str(self.port), HOME=str(checkout)),
+            user=user,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
         )
 
-    def wait(self) -> "Served":
+    def wait(self, seconds: float = 20) -> "Served":
         """Wait until it answers."""
-        assert wait_until(lambda: self.process.poll() is not None or self.answers()), "no answer"
+        ended = self.process.poll
+        assert wait_until(lambda: ended() is not None or self.answers(), seconds), "no answer"
         assert self.process.poll() is None, self.process.communicate()[0]
         return self
 

@@ -44,6 +44,8 @@ def test_make_run_serves_ends_and_keeps_the_data(checkout):
     assert "Traceback" not in output
     assert "Clean my house" in flask(checkout, *ROWS).stdout
     assert flask(checkout, "db", "check").returncode == 0
+    tests = flask(checkout, "test", "tests/test_cleanings.py", "-q")
+    assert tests.returncode == 0, tests.stdout
     assert served.answers()
 
     code, output = served.end(signal.SIGTERM)
@@ -208,6 +210,18 @@ def test_a_path_with_odd_characters_works(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="any other test shows it, run by such a user")
+@pytest.mark.skipif(not Path("/usr/bin/python3").exists(), reason="no Python for every user")
+def test_an_ordinary_user_gets_it_running_from_nothing(checkout):
+    for path in [checkout, *checkout.rglob("*")]:
+        shutil.chown(path, "nobody")
+    served = Served(checkout, "PYTHON=/usr/bin/python3", user="nobody").wait(300)
+    assert served.request("POST", "/api/cleanings/", BODY)[0] == 201
+    assert (checkout / "instance" / "postgres" / "data").owner() == "nobody"
+    served.end(signal.SIGINT, group=True)
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has to run PostgreSQL as another user")
 def test_as_root_in_a_folder_of_ones_own_nothing_is_opened_up(folder):
     private = folder / "private"
@@ -215,7 +229,8 @@ def test_as_root_in_a_folder_of_ones_own_nothing_is_opened_up(folder):
     checkout = copy_checkout(private / "checkout")
     served = Served(checkout).wait()
     _, output = served.end()
-    moved = Path(output.partition("the data is in ")[2].split()[0].rstrip("."))
+    assert f"can't reach {checkout}" in output
+    moved = Path(output.partition("Data ")[2].split()[0])
     try:
         assert moved.parent == Path("/var/lib/phresh")
         assert (moved / "data" / "PG_VERSION").exists()

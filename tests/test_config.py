@@ -1,9 +1,11 @@
 """The settings: where they come from, what is refused."""
 
 import pytest
+from sqlalchemy import text
 
 from phresh import config, create_app
 from phresh.config import ConfigError, read_settings
+from phresh.db import db
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +115,15 @@ def test_what_is_no_usable_url_is_refused_without_showing_it(text):
     with pytest.raises(ConfigError, match=r"^DATABASE_URL: Not a PostgreSQL URL") as refusal:
         url_of(text)
     assert text not in str(refusal.value)
+
+
+@pytest.mark.parametrize(("query", "name"), [("", "phresh"), ("application_name=mine", "mine")])
+def test_the_parameters_of_the_url_win(database_url, query, name):
+    url = f"{database_url}{'&' if '?' in database_url else '?'}{query}"
+    with create_app({"DATABASE_URL": url}).app_context():
+        with db.engine.connect() as connection:
+            assert connection.scalar(text("SHOW application_name")) == name
+        db.engine.dispose()
 
 
 def test_without_a_database_and_without_the_embedded_one_nothing_starts(environment):
