@@ -2,13 +2,18 @@
 
 import click
 from alembic import context
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from phresh.db import db
 
 # A migration that can't have its lock at once gives up, instead of making every request wait
 # behind it. Run it again.
 LOCK_TIMEOUT = "2s"
+
+
+def limit_locks(connection):
+    """Bound the wait for locks in a transaction; what builds an index concurrently is in none."""
+    connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
 
 
 def announce(step, **_):
@@ -39,8 +44,7 @@ def run():
             context.run_migrations()
         return
     with db.engine.connect() as connection:
-        connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
-        connection.commit()
+        event.listen(connection, "begin", limit_locks)
         context.configure(
             connection=connection, process_revision_directives=leave_out_empty, **options
         )

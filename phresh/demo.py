@@ -54,7 +54,8 @@ def _many(count: int) -> Iterator[Sample]:
     for i in range(count):
         place, street = PLACES[i % len(PLACES)], STREETS[i % len(STREETS)]
         price = f"{10 + i * 7 % 90}.{i * 13 % 100:02}"
-        yield f"{place} at {i + 1} {street}", NOTES[i % len(NOTES)], TYPES[i % len(TYPES)], price
+        note = NOTES[i % len(NOTES)] if i % 50_000 != 25_000 else "A chandelier of 1912."
+        yield f"{place} at {i + 1} {street}", note, TYPES[i % len(TYPES)], price
 
 
 def _copy_line(sample: Sample) -> str:

@@ -1,10 +1,12 @@
 """The settings: where they come from, what is refused."""
 
+import re
+
 import pytest
 from sqlalchemy import text
 
 from phresh import config, create_app
-from phresh.config import ConfigError, read_settings
+from phresh.config import ROOT, ConfigError, read_settings
 from phresh.db import db
 
 
@@ -124,6 +126,18 @@ def test_the_parameters_of_the_url_win(database_url, query, name):
         with db.engine.connect() as connection:
             assert connection.scalar(text("SHOW application_name")) == name
         db.engine.dispose()
+
+
+def test_the_example_and_the_readme_name_every_setting():
+    names = set(config.SettingsSchema().fields)
+    example = (ROOT / ".env.example").read_text()
+    in_compose_only = {"DB_PORT"}
+    assert set(re.findall(r"^#?([A-Z_]+)=", example, re.MULTILINE)) == names | in_compose_only
+    assert re.findall(r"^(?:SECRET_KEY|POSTGRES_PASSWORD)=(.*)$", example, re.MULTILINE) == ["", ""]
+    assert (
+        set(re.findall(r"^\| `([A-Z_]+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE))
+        == names
+    )
 
 
 def test_without_a_database_and_without_the_embedded_one_nothing_starts(environment):

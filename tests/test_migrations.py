@@ -72,6 +72,8 @@ def test_they_make_what_the_models_say(migrated, make_database):
     with db.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), db.metadata) == []
     engine = create_engine(make_database("models"))
+    with engine.begin() as connection:
+        connection.execute(text("CREATE EXTENSION pg_trgm"))
     db.metadata.create_all(engine)
     assert catalog(db.engine) == catalog(engine)
     engine.dispose()

@@ -28,6 +28,17 @@ class Cleaning(Base):
         # BETWEEN, since NaN is greater than every number.
         CheckConstraint(f"price BETWEEN 0 AND {PRICE_MAX}", name="price_range"),
         Index(None, "name"),
+        # The orders of the list, and with each type of its own; then the words.
+        Index(None, "price", "id"),
+        Index(None, "cleaning_type", "id"),
+        Index(None, "cleaning_type", "price", "id"),
+        Index(
+            "ix_cleanings_search",
+            "name",
+            "description",
+            postgresql_using="gin",
+            postgresql_ops={"name": "gin_trgm_ops", "description": "gin_trgm_ops"},
+        ),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
