@@ -4,7 +4,7 @@ BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check fix lock
+.PHONY: help install run test check fix lock bench-scale
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -36,6 +36,9 @@ check: $(INSTALLED) ## Check format, lint, types, Dockerfile, models against mig
 fix: $(INSTALLED) ## Format the code and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench-scale: $(INSTALLED) ## Measure the pages of the list at 10,000,000 rows (5 minutes, 5 GB)
+	PYTHONPATH=. $(BIN)/python benchmarks/scale.py
 
 COMPILE = $(BIN)/uv pip compile --quiet setup.cfg --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-config --upgrade
 lock: $(INSTALLED) ## Renew both lock files from setup.cfg

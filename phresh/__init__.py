@@ -6,13 +6,13 @@ from typing import Any
 from flask import Flask
 
 from phresh import api, cli, db, docs
-from phresh.cleanings.views import blp as cleanings
+from phresh.cleanings.views import blp as cleanings_blp
 from phresh.config import read_settings
-from phresh.health.views import blp as health
+from phresh.health.views import blp as health_blp
 
 __version__ = "0.1.0"
 
-RESOURCES = (health, cleanings)
+RESOURCES = (health_blp, cleanings_blp)
 
 
 def create_app(settings: Mapping[str, Any] | None = None) -> Flask:

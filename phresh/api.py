@@ -19,7 +19,7 @@ from flask_smorest import abort
 from sqlalchemy import exc
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import BadRequest, HTTPException, UnsupportedMediaType
-from werkzeug.http import HTTP_STATUS_CODES
+from werkzeug.http import HTTP_STATUS_CODES, generate_etag
 from werkzeug.routing import BaseConverter, ValidationError
 
 from phresh.db import transaction
@@ -194,11 +194,37 @@ class Blueprint(flask_smorest.Blueprint):
                 response = Response(text, status_code, headers, mimetype="application/json")
                 if text is None:
                     del response.headers["Content-Type"]
+                if request.method in ("GET", "HEAD"):
+                    _make_conditional(response, text)
                 return response
 
             return document(answer)
 
         return decorator
+
+
+def _make_conditional(response: Response, text: str) -> None:
+    """Name the state that is answered, and answer 304 to who has it (RFC 9110 13.1.2)."""
+    # The link to the next page is a part of the state: it comes with the row after the last.
+    tag = etag_of(text, response.headers.get("Link", ""))
+    response.set_etag(tag)
+    response.cache_control.no_cache = True
+    if request.if_none_match.contains_weak(tag):
+        response.status_code = 304
+
+
+def etag_of(*parts: str) -> str:
+    """Give the strong entity tag of a state, by its text."""
+    return generate_etag("\0".join(parts).encode())
+
+
+def refuse_if_changed(text: str) -> None:
+    """Answer 412 unless the state is the one that ``If-Match`` names (RFC 9110 13.1.1).
+
+    :param text: the state of a row that is locked until it is written
+    """
+    if not request.if_match.contains(etag_of(text, "")):
+        abort(412, message="It was changed meanwhile.")
 
 
 def _refuse_undeclared_query() -> None:
@@ -268,7 +294,8 @@ def _bad_values(messages: dict[str, Any]) -> Iterator[dict[str, str]]:
                 escaped = (str(part).replace("~", "~0").replace("/", "~1") for part in path)
                 yield {"pointer": "".join(f"/{part}" for part in escaped), "detail": detail}
             else:
-                yield {"parameter": str(path[0]), "in": location, "detail": detail}
+                place = "header" if location == "headers" else location
+                yield {"parameter": str(path[0]), "in": place, "detail": detail}
 
 
 def _leaves(messages: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], str]]:
@@ -313,10 +340,14 @@ class _OperationPlugin(BasePlugin):
             statuses = {int(status) for status in operation["responses"]} | {500}
             if rule.rule.startswith("/api/"):
                 statuses |= {422, 503}
+                if method == "get":
+                    statuses |= {304}
+                    operation.setdefault("parameters", []).append("IF_NONE_MATCH")
+                    operation["responses"][200].setdefault("headers", {})["ETag"] = "ETAG"
             if "requestBody" in operation:
                 statuses |= {400, 413, 415}
             operation["responses"] = {
-                status: HTTPStatus(status).name if status >= 400 else operation["responses"][status]
+                status: HTTPStatus(status).name if status >= 300 else operation["responses"][status]
                 for status in sorted(statuses)
             }
 
@@ -328,11 +359,22 @@ class Api(flask_smorest.Api):
     DEFAULT_ERROR_RESPONSE_NAME: Any = None
 
     def _register_responses(self) -> None:
+        problem = {"content": {PROBLEM_JSON: {"schema": self.ERROR_SCHEMA}}}
         for status in HTTPStatus:
-            if status >= 400:
-                problem = {PROBLEM_JSON: {"schema": self.ERROR_SCHEMA}}
-                response = {"description": status.phrase, "content": problem}
+            if status >= 300:
+                response = {"description": status.phrase, **(problem if status >= 400 else {})}
                 self.spec.components.response(status.name, response, lazy=True)
+
+    def _register_etag_headers(self) -> None:
+        tag = {"schema": {"type": "string"}}
+        self.spec.components.header("ETAG", {"description": "Of this state", **tag}, lazy=True)
+        for name, why in (
+            ("If-Match", "Only if the state has this ETag"),
+            ("If-None-Match", "Only if the state has not this ETag"),
+        ):
+            header = {"name": name, "description": why, **tag}
+            component = name.upper().replace("-", "_")
+            self.spec.components.parameter(component, "header", header, lazy=True)
 
     def _register_pagination_header(self) -> None:
         """Leave out the header of a way to make pages that is not ours."""

@@ -15,11 +15,12 @@ from phresh import embedded
 from phresh.config import ROOT
 from phresh.db import db, shown
 from phresh.demo import add_samples
+from phresh.idempotency import remove_old_keys
 
 
 def init_app(app: Flask) -> None:
     """Add the commands to the app."""
-    for command in (serve, test, demo, psql):
+    for command in (serve, test, demo, psql, remove_keys):
         app.cli.add_command(command)
 
 
@@ -73,6 +74,12 @@ def psql(arguments: tuple[str, ...]) -> NoReturn:
     server: embedded.Server | None = current_app.extensions["embedded"]
     program = "psql" if server is None else str(server.programs / "bin" / "psql")
     _exec(program, make_dsn(**parameters), *arguments)
+
+
+@click.command("remove-old-keys")
+def remove_keys() -> None:
+    """Remove the idempotency keys that are older than a day."""
+    click.echo(f"Removed {remove_old_keys()} keys.")
 
 
 def _exec(program: str, *arguments: str) -> NoReturn:

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from phresh.api import NOT_BLANK
 from phresh.db import Base
+from phresh.pages import Order
 
 CLEANING_TYPES = ("dust_up", "spot_clean", "full_clean")
 NAME_MAX = 200
@@ -28,7 +29,7 @@ class Cleaning(Base):
         # BETWEEN, since NaN is greater than every number.
         CheckConstraint(f"price BETWEEN 0 AND {PRICE_MAX}", name="price_range"),
         Index(None, "name"),
-        # The orders of the list, and with each type of its own; then the words.
+        # The orders of the list, of all and of one type; then the words.
         Index(None, "price", "id"),
         Index(None, "cleaning_type", "id"),
         Index(None, "cleaning_type", "price", "id"),
@@ -46,3 +47,11 @@ class Cleaning(Base):
     description: Mapped[str | None] = mapped_column(Text)
     cleaning_type: Mapped[str] = mapped_column(Text, server_default=text("'spot_clean'"))
     price: Mapped[Decimal] = mapped_column(Numeric(10, 2))
+
+
+ORDERS = {
+    "-id": Order({"id": int}, descending=True),
+    "id": Order({"id": int}),
+    "price": Order({"price": Decimal, "id": int}),
+    "-price": Order({"price": Decimal, "id": int}, descending=True),
+}

@@ -1,25 +1,107 @@
 """The statements on cleanings. Each gives rows of rendered JSON."""
 
+import re
+from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Executable, delete, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Executable,
+    Select,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.orm import aliased
 
 from phresh.cleanings.models import Cleaning
 from phresh.db import row_json
+from phresh.pages import Page
 
-RENDERED = row_json(
-    Cleaning.id, Cleaning.name, Cleaning.description, Cleaning.cleaning_type, Cleaning.price
-)
+Conditions = Sequence[ColumnElement[bool]]
+
+# How many rows in the order of a page are looked through for words before the index of words is
+# asked. Words in one row of 240 or more fill a page by then; rarer ones the index finds in few
+# rows, which are soon sorted. The planner alone reads the whole table in order when it takes a
+# rare word for a common one.
+NEARBY = 5_000
 
 
-def newest_cleanings(limit: int) -> Executable:
-    """The list, newest first."""
-    return select(RENDERED).order_by(Cleaning.id.desc()).limit(limit)
+def _rendered(cleaning: Any) -> ColumnElement[str]:
+    names = ("id", "name", "description", "cleaning_type", "price")
+    return row_json(*(getattr(cleaning, name) for name in names)).label("json")
 
 
-def cleaning_by_id(cleaning_id: int) -> Executable:
+RENDERED = _rendered(Cleaning)
+
+
+def cleaning_page(
+    page: Page,
+    cleaning_type: Sequence[str] = (),
+    price_min: Decimal | None = None,
+    price_max: Decimal | None = None,
+    q: str = "",
+) -> Executable:
+    """The page of those that pass every filter given."""
+    conditions = []
+    if price_min is not None:
+        conditions.append(Cleaning.price >= price_min)
+    if price_max is not None:
+        conditions.append(Cleaning.price <= price_max)
+    # An index has the rows of one type in order, not those of two.
+    kinds = [[Cleaning.cleaning_type == kind] for kind in sorted(set(cleaning_type))] or [[]]
+    build = _page_with_words if q else _page_without
+    return page.merged([build(page, [*conditions, *kind], q) for kind in kinds])
+
+
+def _page_without(page: Page, conditions: Conditions, _: str) -> Select[Any]:
+    return page.of(select(RENDERED).where(*conditions), Cleaning)
+
+
+def _page_with_words(page: Page, conditions: Conditions, q: str) -> Select[Any]:
+    """Look nearby; where that does not fill the page, sort all rows that have the words."""
+    nearby = page.begun(select(Cleaning).where(*conditions), Cleaning)
+    near = aliased(Cleaning, page.first(nearby, Cleaning, NEARBY).subquery())
+    read = select(_rendered(near), *page.order.columns(near)).where(*_have_words(near, q))
+    filled = page.first(read, near, page.wanted).cte()
+    is_full = select(func.count()).select_from(filled).scalar_subquery() == page.wanted
+
+    keys = select(*page.order.columns(Cleaning)).where(*conditions, *_have_words(Cleaning, q))
+    # Materialized: else the planner may read in order all the same.
+    found = page.begun(keys, Cleaning).cte().prefix_with("MATERIALIZED")
+    first = page.first(select(found).where(~is_full), found.c, page.wanted).subquery()
+    rest = select(RENDERED, *page.order.columns(Cleaning)).join(first, first.c.id == Cleaning.id)
+    return page.merged([select(filled).where(is_full), rest])
+
+
+def _have_words(cleaning: Any, words: str) -> list[ColumnElement[bool]]:
+    return [_has_word(cleaning, word) for word in words.split()]
+
+
+def _has_word(cleaning: Any, word: str) -> ColumnElement[bool]:
+    """Whether name or description has it, in any case.
+
+    The index knows words by three characters in a row and by how they start. What is shorter
+    can only be found where a word starts, and that is after what stands before it here.
+    """
+    escaped = re.sub(r"([\\%_])", r"\\\1", word)
+    starts = ("%",) if len(word) >= 3 else ("", "% ", "%\n", "%(")
+    columns = (cleaning.name, cleaning.description)
+    return or_(*(column.ilike(f"{start}{escaped}%") for column in columns for start in starts))
+
+
+def cleaning_by_id(cleaning_id: int) -> Select[Any]:
     """One cleaning, or no row."""
     return select(RENDERED).where(Cleaning.id == cleaning_id)
+
+
+def locked_cleaning(cleaning_id: int) -> Executable:
+    """One cleaning that nobody else can write until this transaction ends, or no row."""
+    return cleaning_by_id(cleaning_id).with_for_update()
 
 
 def new_cleaning(values: dict[str, Any]) -> Executable:

@@ -4,10 +4,11 @@ import re
 from decimal import Decimal
 from typing import Any
 
-from marshmallow import Schema, fields, validate
+from marshmallow import Schema, ValidationError, fields, validate, validates
 
-from phresh.api import Digits, Text
-from phresh.cleanings.models import CLEANING_TYPES, DESCRIPTION_MAX, NAME_MAX, PRICE_MAX
+from phresh.api import Text
+from phresh.cleanings.models import CLEANING_TYPES, DESCRIPTION_MAX, NAME_MAX, ORDERS, PRICE_MAX
+from phresh.pages import PageSchema
 
 CENT = Decimal("0.01")
 PRICE_TEXT = "[0-9]{1,8}(\\.[0-9]{1,2})?"
@@ -23,9 +24,10 @@ class Price(fields.Field[Decimal]):
     }
 
     def __init__(self, **kwargs: Any) -> None:
+        metadata = kwargs.pop("metadata", {"example": 29.99})
         number = {"type": "number", "minimum": 0, "maximum": float(PRICE_MAX), "multipleOf": 0.01}
         text = {"type": "string", "pattern": f"^{PRICE_TEXT}$"}
-        super().__init__(metadata={"anyOf": [number, text], "example": 29.99}, **kwargs)
+        super().__init__(metadata={"anyOf": [number, text], **metadata}, **kwargs)
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> Decimal:
         number = isinstance(value, int | Decimal) and not isinstance(value, bool)
@@ -76,11 +78,28 @@ class CleaningUpdateSchema(Schema):
     price = Price()
 
 
-class CleaningListSchema(Schema):
-    """Which cleanings to list."""
+class CleaningListSchema(PageSchema):
+    """Which cleanings to list, in which order."""
 
-    limit = Digits(
-        load_default=20,
-        validate=validate.Range(1, 100),
-        metadata={"description": "How many to give at most"},
+    ORDERS = ORDERS
+
+    cleaning_type = fields.List(
+        fields.String(validate=validate.OneOf(CLEANING_TYPES)),
+        metadata={"description": "One of these types; can be repeated"},
     )
+    price_min = Price(metadata={"description": "Not cheaper"})
+    price_max = Price(metadata={"description": "Not dearer"})
+    q = Text(
+        max_length=100,
+        blank=False,
+        metadata={
+            "description": "All these words in name or description, or parts of words; what has "
+            "one or two characters only where a word starts"
+        },
+    )
+    sort = fields.String(load_default="-id", validate=validate.OneOf(ORDERS))
+
+    @validates("q")
+    def _check_words(self, q: str, **_: Any) -> None:
+        if not all(any(map(str.isalnum, word)) for word in q.split()):
+            raise ValidationError("Each word must have a letter or a digit.")

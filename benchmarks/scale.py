@@ -1,0 +1,171 @@
+"""What a page of the list costs in a small table and in a large one, side by side.
+
+Run it with ``make bench-scale``. It fills two databases on the server that the app would use,
+measures every kind of page in both in turn, and drops them (``--keep`` leaves them for the next
+run). The figures are the shortest time of the statement with its rows, as the views fetch
+them.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from flask import Flask
+from flask_migrate import upgrade
+from sqlalchemy import func, select, text
+from sqlalchemy.dialects import postgresql
+
+from phresh import create_app
+from phresh.cleanings import queries
+from phresh.cleanings.models import ORDERS, Cleaning
+from phresh.db import db, fetch
+from phresh.demo import add_samples
+from phresh.pages import Page
+
+ROUNDS = 25
+UNINDEXED = "91ac0fb8413f"  # the revision before the indexes of the lists: filled faster
+TWO = ["dust_up", "full_clean"]
+
+# Each: its name, the order, how deep (a share of the table), the filters, the limit.
+CASES: list[tuple[Any, ...]] = [
+    ("first page", "-id", 0, {}),
+    ("first page of 100", "-id", 0, {}, 100),
+    ("half-way", "-id", 0.5, {}),
+    ("sort=id, first page", "id", 0, {}),
+    ("sort=id, half-way", "id", 0.5, {}),
+    ("sort=price, first page", "price", 0, {}),
+    ("sort=price, half-way", "price", 0.5, {}),
+    ("sort=-price, first page", "-price", 0, {}),
+    ("sort=-price, half-way", "-price", 0.5, {}),
+    ("one type", "-id", 0, {"cleaning_type": TWO[:1]}),
+    ("one type, half-way", "-id", 0.5, {"cleaning_type": TWO[:1]}),
+    ("one type, sort=price, half-way", "price", 0.5, {"cleaning_type": TWO[:1]}),
+    ("two types, half-way", "-id", 0.5, {"cleaning_type": TWO}),
+    ("two types, sort=price, half-way", "price", 0.5, {"cleaning_type": TWO}),
+    ("price 40 to 60", "-id", 0, {"price_min": 40, "price_max": 60}),
+    ("price 40 to 60, half-way", "-id", 0.5, {"price_min": 40, "price_max": 60}),
+    ("price 40 to 60, sort=price, half-way", "price", 0.5, {"price_min": 40, "price_max": 60}),
+    ("price from 99.90, one row of 1,000", "-id", 0, {"price_min": 99.9}),
+    ("q of a common word", "-id", 0, {"q": "rose"}),
+    ("q of a common word, half-way", "-id", 0.5, {"q": "rose"}),
+    ("q of a common word, sort=price", "price", 0, {"q": "rose"}),
+    ("q found in one row of 200", "-id", 0, {"q": "471"}),
+    ("q found in one row of 2,500", "-id", 0, {"q": "4711"}),
+    ("q found in one row of 50,000", "-id", 0, {"q": "chandelier"}),
+    ("q found in one row of 50,000, sort=price", "price", 0, {"q": "chandelier"}),
+    ("q found nowhere", "-id", 0, {"q": "zeppelin"}),
+    ("q of three letters found nowhere", "-id", 0, {"q": "xqz"}),
+    ("q of two common words", "-id", 0, {"q": "rose piano"}),
+    ("q of two letters found nowhere", "-id", 0, {"q": "zq"}),
+    ("q of two syllables of Hangul found nowhere", "-id", 0, {"q": "청소"}),
+    ("q of two common letters", "-id", 0, {"q": "ro"}),
+    ("q of one common letter", "-id", 0, {"q": "h"}),
+    (
+        "one type, price and q",
+        "price",
+        0,
+        {"cleaning_type": TWO[:1], "price_min": 40, "q": "rose"},
+    ),
+]
+
+
+def main() -> None:
+    """Measure, and print a table in Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--small", type=int, default=10_000, help="rows (%(default)s)")
+    parser.add_argument("--large", type=int, default=10_000_000, help="rows (%(default)s)")
+    parser.add_argument("--keep", action="store_true", help="leave the databases")
+    parser.add_argument("--plans", action="store_true", help="print the large table's plans too")
+    options = parser.parse_args()
+    with (
+        filled(options.small, keep=options.keep) as small,
+        filled(options.large, keep=options.keep) as large,
+    ):
+        click.echo(f"| page | {options.small:,} rows, ms | {options.large:,} rows, ms | ratio |")
+        click.echo("|---|---|---|---|")
+        first = None
+        for name, *case in CASES:
+            in_small, in_large = fastest(measured(small, *case), measured(large, *case))
+            first = first or in_small
+            click.echo(f"| {name} | {in_small:.2f} | {in_large:.2f} | {in_large / first:.1f} |")
+            if options.plans:
+                click.echo(plan(large, *case))
+
+
+@contextmanager
+def filled(rows: int, *, keep: bool) -> Iterator[Flask]:
+    """Give the app on a database with that many sample cleanings."""
+    with create_app().app_context():
+        server = db.engine.execution_options(isolation_level="AUTOCOMMIT")
+        name = f"{server.url.database}_scale_{rows}"
+        with server.connect() as connection:
+            find = text("SELECT FROM pg_database WHERE datname = :name")
+            known = connection.execute(find, {"name": name}).rowcount
+            if not known:
+                locale = "TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C.UTF-8'"
+                connection.execute(text(f"CREATE DATABASE {name} {locale}"))
+        url = server.url.set(database=name).render_as_string(hide_password=False)
+        app = create_app({"DATABASE_URL": url})
+        with app.app_context():
+            if not known:
+                upgrade(revision=UNINDEXED)
+                add_samples(rows)
+                upgrade()
+            with db.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+                connection.execute(text("VACUUM ANALYZE cleanings"))
+            db.engine.dispose()  # a connection that did such work answers everything later
+        yield app
+        with app.app_context():
+            db.engine.dispose()
+        if not keep:
+            with server.connect() as connection:
+                connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        server.dispose()
+
+
+def statement(order: str, depth: float, filters: dict[str, Any], limit: int = 20) -> Any:
+    """Give the statement of a page, as the view makes it."""
+    after = None
+    if depth:
+        keys = [getattr(Cleaning, key) for key in ORDERS[order].keys]
+        by = [key.desc() for key in keys] if ORDERS[order].descending else keys
+        rows = fetch(select(func.max(Cleaning.id)))[0][0]
+        after = tuple(fetch(select(*keys).order_by(*by).offset(int(rows * depth)).limit(1))[0])
+    return queries.cleaning_page(Page(order, ORDERS[order], limit, after), **filters)
+
+
+def measured(app: Flask, *case: Any) -> Callable[[], float]:
+    """Give a function that fetches the page and gives the milliseconds it took."""
+    with app.app_context():
+        made = statement(*case)
+        fetch(made)
+
+    def run() -> float:
+        with app.app_context():
+            began = time.perf_counter()
+            fetch(made)
+            return (time.perf_counter() - began) * 1000
+
+    return run
+
+
+def fastest(*runs: Callable[[], float]) -> list[float]:
+    """Run them in turn and give the shortest time of each: what else a machine does only adds."""
+    rounds = [[run() for run in runs] for _ in range(ROUNDS)]
+    return [min(times) for times in zip(*rounds, strict=True)]
+
+
+def plan(app: Flask, *case: Any) -> str:
+    """Give how PostgreSQL executes the page, indented."""
+    with app.app_context():
+        dialect = postgresql.dialect(paramstyle="named")
+        made = statement(*case).compile(dialect=dialect, compile_kwargs={"literal_binds": True})
+        explain = f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {made}".replace(":", r"\:")
+        return "\n".join(f"    {line}" for (line,) in fetch(text(explain)))
+
+
+if __name__ == "__main__":
+    main()

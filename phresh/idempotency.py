@@ -1,0 +1,147 @@
+"""Idempotency keys: a POST that is sent again gives the answer that it gave, and does no more.
+
+After the IETF's draft-ietf-httpapi-idempotency-key-header: the key's row is written in the
+transaction of what the request writes, so that there are both or neither. A refused request
+leaves no row and can be sent again.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from functools import wraps
+from typing import Any
+
+import marshmallow as ma
+from flask import request
+from flask_smorest import abort
+from psycopg2.errors import LockNotAvailable
+from sqlalchemy import (
+    CheckConstraint,
+    DateTime,
+    Index,
+    PrimaryKeyConstraint,
+    Text,
+    delete,
+    func,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Mapped, mapped_column
+
+from phresh.db import Base, db
+
+GUEST = ""
+KEEP = timedelta(hours=24)
+
+
+class IdempotencyKey(Base):
+    """A key that was used, with the request it came with and the answer that was given."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (
+        PrimaryKeyConstraint("sender", "method", "path", "key"),
+        CheckConstraint("key ~ '^[!-~]{1,255}$'", name="key"),
+        Index(None, "created_at"),
+    )
+
+    sender: Mapped[str] = mapped_column(Text)
+    method: Mapped[str] = mapped_column(Text)
+    path: Mapped[str] = mapped_column(Text)
+    key: Mapped[str] = mapped_column(Text)
+    body_hash: Mapped[str] = mapped_column(Text)
+    # Null only inside the transaction that makes the answer.
+    answer: Mapped[str | None] = mapped_column(Text)
+    headers: Mapped[dict[str, str] | None] = mapped_column(JSONB)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+
+
+class KeyField(ma.fields.String):
+    """A key, bare or as a string of RFC 8941 (3.3.3)."""
+
+    default_error_messages = {"key": "Must be 1 to 255 visible ASCII characters."}
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
+        key: str = super()._deserialize(value, *args, **kwargs)
+        if re.fullmatch(r'"(?:[ !#-\[\]-~]|\\["\\])*"', key):
+            key = re.sub(r"\\(.)", r"\1", key[1:-1])
+        elif key.startswith('"'):
+            raise self.make_error("key")
+        if not re.fullmatch("[!-~]{1,255}", key):
+            raise self.make_error("key")
+        return key
+
+
+class IdempotencyKeySchema(ma.Schema):
+    """The header."""
+
+    key = KeyField(
+        data_key="Idempotency-Key",
+        load_default=None,
+        metadata={"description": "Sent again with this key, the request gives the first answer"},
+    )
+
+
+def idempotent(view: Callable[..., Any]) -> Callable[..., Any]:
+    """Have a POST view answer the same key with the same answer.
+
+    Its last argument comes from ``@blp.arguments(IdempotencyKeySchema, location="headers")``.
+    It answers 422 to a key that came with another body, and 409 to one whose first request still
+    runs. Not for answers that hold secrets: they are stored.
+    """
+
+    @wraps(view)
+    def answer(*args: Any, **kwargs: Any) -> Any:
+        key = args[-1]["key"]
+        if key is None:
+            return view(*args[:-1], **kwargs)
+        path = request.path.rstrip("/")
+        name = {"sender": GUEST, "method": request.method, "path": path, "key": key}
+        body_hash = hashlib.sha256(
+            json.dumps(request.get_json(), sort_keys=True, default=str).encode()
+        ).hexdigest()
+        if not _claim(name, body_hash):
+            return _first_answer(name, body_hash)
+        result = view(*args[:-1], **kwargs)
+        given, headers = result if isinstance(result, tuple) else (result, {})
+        store = update(IdempotencyKey).filter_by(**name).values(answer=given, headers=headers)
+        db.session.execute(store)
+        return result
+
+    return answer
+
+
+def _claim(name: dict[str, str], body_hash: str) -> bool:
+    """Insert the key; wait a second for a transaction that has it and has not ended."""
+    db.session.execute(text("SET LOCAL lock_timeout = '1s'"))
+    claim = insert(IdempotencyKey).values(**name, body_hash=body_hash).on_conflict_do_nothing()
+    try:
+        claimed = db.session.execute(claim.returning(IdempotencyKey.key)).first()
+    except OperationalError as error:
+        if isinstance(error.orig, LockNotAvailable):
+            abort(409, message="The first request with this Idempotency-Key still runs.")
+        raise
+    return claimed is not None
+
+
+def _first_answer(name: dict[str, str], body_hash: str) -> Any:
+    row = db.session.scalars(select(IdempotencyKey).filter_by(**name)).first()
+    if row is None:  # removed this moment
+        abort(409, message="This Idempotency-Key was just forgotten. Send the request again.")
+    if row.body_hash != body_hash:
+        abort(
+            422,
+            messages={"headers": {"Idempotency-Key": ["Was used before, with another body."]}},
+        )
+    return row.answer, row.headers
+
+
+def remove_old_keys() -> int:
+    """Remove the keys that need not be known any longer, and give how many."""
+    old = IdempotencyKey.created_at < func.now() - KEEP
+    with db.engine.begin() as connection:
+        return connection.execute(delete(IdempotencyKey).where(old)).rowcount

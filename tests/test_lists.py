@@ -1,0 +1,233 @@
+"""The list of cleanings: filters, orders, pages, and what they cost."""
+
+import re
+import threading
+from itertools import pairwise
+
+import pytest
+
+from phresh import create_app
+from phresh.pages import write_cursor
+
+LIST = "/api/cleanings/"
+
+
+def names(response):
+    assert response.status_code == 200, response.json
+    return [cleaning["name"] for cleaning in response.json]
+
+
+def listed(client, **query):
+    return names(client.get(LIST, query_string=query))
+
+
+def next_page(response):
+    link = response.headers.get("Link")
+    return re.fullmatch(r'<(.+)>; rel="next"', link)[1] if link else None
+
+
+def walk(client, **query):
+    """All rows of all pages."""
+    url, rows = LIST, []
+    while url:
+        response = client.get(url, query_string=query)
+        assert response.status_code == 200, response.json
+        rows += response.json
+        url, query = next_page(response), None
+    return rows
+
+
+@pytest.fixture
+def jobs(make_cleaning):
+    """A few that differ in everything."""
+    make_cleaning(name="Rose Street", cleaning_type="dust_up", price="10.00")
+    make_cleaning(name="Mill Lane", cleaning_type="full_clean", price="30.00", description="rose")
+    make_cleaning(name="Harbour", cleaning_type="spot_clean", price="20.00", description="a 청소")
+    make_cleaning(name="대청소 도와", cleaning_type="dust_up", price="20.00")
+    make_cleaning(name="Élan (petit)", cleaning_type="full_clean", price="99999999.99")
+
+
+@pytest.mark.parametrize(
+    ("sort", "expected"),
+    [
+        ("-id", ["Élan (petit)", "대청소 도와", "Harbour", "Mill Lane", "Rose Street"]),
+        ("id", ["Rose Street", "Mill Lane", "Harbour", "대청소 도와", "Élan (petit)"]),
+        ("price", ["Rose Street", "Harbour", "대청소 도와", "Mill Lane", "Élan (petit)"]),
+        ("-price", ["Élan (petit)", "Mill Lane", "대청소 도와", "Harbour", "Rose Street"]),
+    ],
+)
+@pytest.mark.parametrize("limit", [1, 2, 3, 5, 100])
+def test_every_order_is_the_same_in_pages_of_any_size(client, jobs, sort, expected, limit):
+    assert [row["name"] for row in walk(client, sort=sort, limit=limit)] == expected
+
+
+def test_newest_first_is_the_default(client, jobs):
+    assert listed(client) == listed(client, sort="-id")
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({"cleaning_type": "dust_up"}, {"Rose Street", "대청소 도와"}),
+        ({"cleaning_type": ["dust_up", "spot_clean"]}, {"Rose Street", "대청소 도와", "Harbour"}),
+        ({"price_min": "20"}, {"Mill Lane", "Harbour", "대청소 도와", "Élan (petit)"}),
+        ({"price_max": "20.00"}, {"Rose Street", "Harbour", "대청소 도와"}),
+        ({"price_min": "20", "price_max": "30"}, {"Mill Lane", "Harbour", "대청소 도와"}),
+        ({"price_min": "31", "price_max": "30"}, set()),
+        ({"q": "rose"}, {"Rose Street", "Mill Lane"}),
+        ({"q": "ROSE"}, {"Rose Street", "Mill Lane"}),
+        ({"q": "tree"}, {"Rose Street"}),
+        ({"q": "street rose"}, {"Rose Street"}),
+        ({"q": "lane rose"}, {"Mill Lane"}),
+        ({"q": "rose harbour"}, set()),
+        ({"q": "청소"}, {"Harbour"}),
+        ({"q": "대청소"}, {"대청소 도와"}),
+        ({"q": "도"}, {"대청소 도와"}),
+        ({"q": "élan"}, {"Élan (petit)"}),
+        ({"q": "ÉLAN"}, {"Élan (petit)"}),
+        ({"q": "é"}, {"Élan (petit)"}),
+        ({"q": "pe"}, {"Élan (petit)"}),
+        ({"q": "os"}, set()),
+        ({"q": "_ose"}, set()),
+        ({"q": "r%e"}, set()),
+        ({"q": "rose", "cleaning_type": "dust_up", "price_max": "10"}, {"Rose Street"}),
+    ],
+)
+@pytest.mark.parametrize("sort", ["-id", "price"])
+def test_filters_find_and_combine(client, jobs, query, expected, sort):
+    assert set(listed(client, sort=sort, **query)) == expected
+    assert {row["name"] for row in walk(client, sort=sort, limit=1, **query)} == expected
+
+
+@pytest.mark.parametrize("text", ["50% off", "a_b", "back\\slash", "it's", "q?:x", "%s"])
+def test_every_character_is_itself(client, make_cleaning, text):
+    make_cleaning(name=text)
+    make_cleaning(name="50 off aXb backslash its")
+    assert listed(client, q=text) == [text]
+
+
+def test_a_word_that_is_rare_is_found_beyond_what_is_nearby(client, make_cleaning, monkeypatch):
+    """The list looks through the nearest rows first, then asks the index of words."""
+    monkeypatch.setattr("phresh.cleanings.queries.NEARBY", 3)
+    expected = [make_cleaning(name=f"Rare {i}") and f"Rare {i}" for i in range(5)]
+    for _ in range(5):
+        make_cleaning(name="Common")
+    assert listed(client, q="rare", sort="id", limit=2) == expected[:2]
+    assert listed(client, q="rare") == expected[::-1]
+    for limit in (1, 2, 3, 4):
+        assert [row["name"] for row in walk(client, q="rare", limit=limit)] == expected[::-1]
+        assert len(walk(client, q="rare", limit=limit, sort="-price")) == 5
+
+
+def test_the_link_keeps_every_filter_and_is_not_on_the_last_page(client, make_cleaning):
+    for _ in range(4):
+        make_cleaning(name="Rose & Lane", cleaning_type="dust_up")
+    make_cleaning(name="Other", cleaning_type="dust_up")
+    query = {"q": "rose &lane".replace("&", "& ")[:4], "cleaning_type": ["dust_up", "full_clean"]}
+    query |= {"price_min": "1", "price_max": "99.5", "sort": "-price", "limit": "2"}
+    first = client.get(LIST, query_string=query)
+    second = client.get(next_page(first))
+    assert names(first) + names(second) == ["Rose & Lane"] * 4
+    assert next_page(second) is None
+    assert next_page(first).startswith(LIST)
+
+
+@pytest.mark.parametrize("rows", [1, 100])
+@pytest.mark.parametrize("query", [{}, {"q": "job"}, {"cleaning_type": ["dust_up", "spot_clean"]}])
+def test_every_list_takes_one_statement(client, make_cleaning, statements, rows, query):
+    for _ in range(rows):
+        make_cleaning()
+    statements.clear()
+    response = client.get(LIST, query_string={"limit": 100, **query})
+    assert len(response.json) == rows
+    assert len(statements) == 1
+    assert not re.search(r"OFFSET|count\(\*\) FROM cleanings", statements[0])
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *({"sort": "name"}, {"sort": ""}, {"cleaning_type": "deep"}, {"price_min": "-1"}),
+        *({"price_max": "1.005"}, {"price_min": "1e2"}, {"price_min": "NaN"}, {"q": ""}),
+        *({"q": " "}, {"q": "!!"}, {"q": "a -"}, {"q": "a\0b"}, {"q": "x" * 101}, {"page": "1"}),
+        *(
+            {"after": ""},
+            {"after": "x"},
+            {"after": "LWlkIDEw\n"},
+            {"after": "é"},
+            {"after": "AAAA"},
+        ),
+    ],
+)
+def test_a_bad_parameter_is_refused_by_name(client, query):
+    response = client.get(LIST, query_string=query)
+    assert response.status_code == 422
+    assert [error["parameter"] for error in response.json["errors"]] == list(query)
+
+
+def test_a_cursor_of_another_order_is_refused(client, make_cleaning):
+    make_cleaning()
+    make_cleaning()
+    url = next_page(client.get(LIST, query_string={"limit": 1, "sort": "price"}))
+    assert client.get(url).status_code == 200
+    for sort in ("-price", "id", "-id"):
+        response = client.get(url.replace("sort=price", f"sort={sort}"))
+        assert response.status_code == 422
+        assert response.json["errors"][0]["parameter"] == "after"
+
+
+@pytest.mark.parametrize(
+    "values", [["x"], [""], ["1", "2"], [], ["-1"], ["9" * 11], ["1.5"], ["١"]]
+)
+def test_a_cursor_of_our_making_with_other_values_is_refused(client, values):
+    cursor = write_cursor("-id", values)
+    assert client.get(LIST, query_string={"after": cursor}).status_code == 422
+
+
+def test_a_cursor_whose_row_is_gone_still_shows_the_way(client, make_cleaning):
+    ids = [make_cleaning() for _ in range(4)]
+    url = next_page(client.get(LIST, query_string={"limit": 2}))
+    client.delete(f"{LIST}{ids[2]}/")
+    assert [row["id"] for row in client.get(url).json] == [ids[1], ids[0]]
+
+
+@pytest.mark.parametrize("sort", ["-id", "id", "price", "-price"])
+def test_a_walk_skips_and_repeats_nothing_while_others_write(app, client, make_cleaning, sort):
+    stay = {make_cleaning(name="Stays", price=f"{i % 7}.50") for i in range(60)}
+    done = threading.Event()
+    failures = []
+
+    def write():
+        writer = app.test_client()
+        while not done.is_set():
+            new = {"name": "Comes and goes", "price": "3.50"}
+            response = writer.post(LIST, json={"new_cleaning": new})
+            if (
+                response.status_code != 201
+                or writer.delete(response.headers["Location"]).status_code != 204
+            ):
+                failures.append(response)
+
+    writers = [threading.Thread(target=write) for _ in range(3)]
+    for writer in writers:
+        writer.start()
+    try:
+        for _ in range(5):
+            rows = walk(client, sort=sort, limit=3)
+            seen = [row["id"] for row in rows]
+            assert len(set(seen)) == len(seen)
+            assert stay <= set(seen)
+            keys = [(row["price"], row["id"]) if "price" in sort else row["id"] for row in rows]
+            ordered = [(b < a) if sort.startswith("-") else (a < b) for a, b in pairwise(keys)]
+            assert all(ordered)
+    finally:
+        done.set()
+        for writer in writers:
+            writer.join()
+    assert failures == []
+
+
+def test_many_at_once_find_the_same(database_url, make_cleaning):
+    make_cleaning(name="One")
+    app = create_app({"DATABASE_URL": database_url})
+    assert names(app.test_client().get(LIST)) == ["One"]
