@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from processes import Served, copy_checkout, environment, flask, free_port, running_in, wait_until
+
+from phresh.config import ROOT
 
 ROWS = ("psql", "-c", "SELECT name, cleaning_type, price FROM cleanings", "-At")
 BODY = b'{"new_cleaning": {"name": "Clean my house", "price": 29.99}}'
@@ -68,6 +71,34 @@ def test_make_run_serves_ends_and_keeps_the_data(checkout):
     assert len(json.loads(served.request("GET", "/api/cleanings/")[1])) == 2
 
     served.end(signal.SIGINT, group=True)
+
+
+def test_the_readme_works_as_pasted(checkout):
+    served = Served(checkout).wait()
+    readme = (ROOT / "README.md").read_text()
+    blocks = [b for b in re.findall("```sh\n(.*?)```", readme, re.DOTALL) if "curl" in b]
+    first, *others = [
+        block.replace("localhost:8000", f"localhost:{served.port}") for block in blocks
+    ]
+    answers = paste(checkout, first)
+    assert '"Clean my house"' in answers[0]
+    assert answers[0] in answers[1]
+    assert "34.50" in answers[2]
+    assert "204" in answers[3]
+    assert "404" in answers[4]
+    flask(checkout, "demo")
+    statuses = [answer.split()[1] for block in others for answer in paste(checkout, block)]
+    assert statuses == ["200", "304", "200", "412", "201"]
+    served.end(signal.SIGINT, group=True)
+
+
+def paste(folder, block):
+    """What each line prints that begins with curl."""
+    marked = re.sub("^curl", "printf '\\f'; curl -s", block, flags=re.MULTILINE)
+    command = ["bash", "-e", "-c", marked]
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [answer.strip() for answer in done.stdout.split("\f")[1:]]
 
 
 @pytest.mark.slow
