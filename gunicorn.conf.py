@@ -3,19 +3,31 @@
 import signal
 
 from phresh.config import read_settings
-from phresh.db import shown, wait_at_most
+from phresh.db import bound_requests, shown
 
 _settings = read_settings()
 _host = _settings["HOST"]
 
 bind = f"[{_host}]:{_settings['PORT']}" if ":" in _host else f"{_host}:{_settings['PORT']}"
 workers = _settings["WORKERS"]
-worker_class = "gevent"  # waits for PostgreSQL without holding a thread: db.wait_at_most
+worker_class = "gevent"  # waits for PostgreSQL without holding a thread: db.bound_requests
+worker_connections = _settings["THREADS"]
 control_socket_disable = True
+# More than a request may wait for the database; compose and an orchestrator kill after 20.
 graceful_timeout = 15
 timeout = 30
 keepalive = 5
-accesslog = "-"
+forwarded_allow_ips = ""  # TRUSTED_PROXIES says whom the app believes
+
+# The app writes the access log, since it knows the request's id.
+logconfig_dict = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"json": {"()": "phresh.logs.JSONFormatter"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
+    "root": {"level": "INFO", "handlers": ["stderr"]},
+    "loggers": {"gunicorn.error": {"level": "INFO", "propagate": True}},
+}
 
 
 def on_starting(server):
@@ -33,6 +45,6 @@ def post_fork(_server, _worker):
         signal.signal(number, signal.SIG_DFL)
 
 
-def post_worker_init(_worker):
-    """Bound every wait for the database; here, since COPY in the flask commands needs none."""
-    wait_at_most(_settings["DATABASE_TIMEOUT"])
+def post_worker_init(worker):
+    """Bound every wait for the database; only here, since the flask commands need none."""
+    bound_requests(worker.wsgi)

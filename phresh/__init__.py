@@ -5,7 +5,7 @@ from typing import Any
 
 from flask import Flask
 
-from phresh import api, cli, db, docs
+from phresh import api, cli, db, docs, logs
 from phresh.cleanings.views import blp as cleanings_blp
 from phresh.config import read_settings
 from phresh.health.views import blp as health_blp
@@ -23,6 +23,7 @@ def create_app(settings: Mapping[str, Any] | None = None) -> Flask:
     """
     app = Flask(__name__)
     app.config.update(read_settings(settings), API_VERSION=__version__)
+    logs.init_app(app)
     db.init_app(app)
     smorest = api.init_app(app)
     for resource in RESOURCES:

@@ -12,7 +12,7 @@ import flask
 import flask_smorest
 import marshmallow as ma
 from apispec import BasePlugin
-from flask import Flask, Response, current_app, request
+from flask import Flask, Response, current_app, g, request
 from flask.json.provider import DefaultJSONProvider
 from flask_cors import CORS
 from flask_smorest import abort
@@ -20,6 +20,7 @@ from sqlalchemy import exc
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import BadRequest, HTTPException, UnsupportedMediaType
 from werkzeug.http import HTTP_STATUS_CODES, generate_etag
+from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import BaseConverter, ValidationError
 
 from phresh.db import transaction
@@ -283,6 +284,7 @@ class ProblemSchema(ma.Schema):
     title = ma.fields.String(required=True, metadata={"example": "Not Found"})
     status = ma.fields.Integer(required=True, metadata={"example": 404})
     detail = ma.fields.String(required=True)
+    request_id = ma.fields.String(metadata={"description": "As in `X-Request-Id` and in the logs"})
     errors = ma.fields.List(ma.fields.Nested(ErrorSchema))
 
 
@@ -319,7 +321,7 @@ def _database_problem(error: exc.SQLAlchemyError) -> HTTPException:
         status = 503 if gone or getattr(error, "connection_invalidated", False) else 500
     if status == 500:
         raise error
-    if status == 422:
+    if status in (409, 422):
         current_app.logger.error("The schemas let pass what the database refuses: %s", error)
     else:
         current_app.logger.warning("Answered %s: %s", status, error)
@@ -387,6 +389,8 @@ class Api(flask_smorest.Api):
         if detail == type(error).description:
             detail = title
         problem = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+        if "request_id" in g:
+            problem["request_id"] = g.request_id
         if "messages" in given:
             problem["detail"] = "The request has values that can't be used."
             problem["errors"] = list(_bad_values(given["messages"]))
@@ -399,9 +403,21 @@ class Api(flask_smorest.Api):
         )
 
 
+def _refuse_no_host() -> None:
+    """Answer 400 to HTTP/1.1 without a Host (RFC 9112 3.2), which gunicorn lets pass."""
+    if "Host" not in request.headers:
+        raise BadRequest("There is no Host header.")
+
+
 def init_app(app: Flask) -> Api:
     """Make the app an API: its parser, its paths, its errors, CORS. Blueprints follow."""
     app.request_class = Request
+    if app.config["TRUSTED_HOSTS"] is not None:
+        # What asks from inside, like a container's health check, names no host that others know.
+        app.config["TRUSTED_HOSTS"] += ["localhost", "127.0.0.1"]
+    app.before_request(_refuse_no_host)
+    if proxies := app.config["TRUSTED_PROXIES"]:
+        app.wsgi_app = ProxyFix(app.wsgi_app, proxies, proxies)  # type: ignore[method-assign]
     app.json = StrictJSONProvider(app)
     app.url_map.strict_slashes = False  # the path without its last slash is the same
     app.url_map.merge_slashes = False

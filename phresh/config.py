@@ -3,12 +3,13 @@
 import os
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import click
 from dotenv import dotenv_values
-from marshmallow import INCLUDE, Schema, ValidationError, fields, validate
+from marshmallow import INCLUDE, Schema, ValidationError, fields, validate, validates_schema
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from webargs.fields import DelimitedList
@@ -16,6 +17,7 @@ from webargs.fields import DelimitedList
 ROOT = Path(__file__).resolve().parent.parent
 
 POSITIVE = validate.Range(min=1)
+ABOVE_ZERO = validate.Range(min=0, min_inclusive=False)
 
 
 class ConfigError(click.ClickException):
@@ -41,18 +43,39 @@ class SettingsSchema(Schema):
     # stay below the server's max_connections (100 unless changed).
     POOL_SIZE = fields.Integer(load_default=8, validate=POSITIVE)
     POOL_OVERFLOW = fields.Integer(load_default=2, validate=validate.Range(min=0))
-    # Seconds: for a connection from the pool, to connect, for one answer of the database.
-    POOL_TIMEOUT = fields.Float(load_default=3, validate=POSITIVE)
+    # Seconds, the shorter ones first: for a lock, a statement, all that a request waits for the
+    # database; for one of the pool's connections, to connect, between the statements of a
+    # transaction.
+    LOCK_TIMEOUT = fields.Float(load_default=1, validate=ABOVE_ZERO)
+    STATEMENT_TIMEOUT = fields.Float(load_default=3, validate=ABOVE_ZERO)
+    DATABASE_TIMEOUT = fields.Float(load_default=5, validate=ABOVE_ZERO)
+    POOL_TIMEOUT = fields.Float(load_default=3, validate=ABOVE_ZERO)
     CONNECT_TIMEOUT = fields.Integer(load_default=2, validate=POSITIVE)
-    DATABASE_TIMEOUT = fields.Float(load_default=5, validate=POSITIVE)
+    IDLE_TIMEOUT = fields.Float(load_default=10, validate=ABOVE_ZERO)
+    # Whether to ask the server for these limits when connecting, which PgBouncer refuses.
+    DATABASE_LIMITS = fields.Boolean(load_default=True)
 
     HOST = fields.String(load_default="127.0.0.1")
     PORT = fields.Integer(load_default=8000, validate=validate.Range(1, 65535))
     WORKERS = fields.Integer(
         load_default=lambda: min(os.cpu_count() or 1, 8), validate=validate.Range(min=1)
     )
+    THREADS = fields.Integer(load_default=1000, validate=POSITIVE)
+    # Names that requests may be for (any, unless given), and how many proxies stand in front.
+    TRUSTED_HOSTS = DelimitedList(fields.String(), load_default=None)
+    TRUSTED_PROXIES = fields.Integer(load_default=0, validate=validate.Range(min=0))
     CORS_ORIGINS = DelimitedList(fields.String(), load_default=lambda: ["*"])
     MAX_CONTENT_LENGTH = fields.Integer(load_default=64 * 1024, validate=POSITIVE)
+
+    @validates_schema(skip_on_field_errors=True)
+    def _check_order(self, settings: dict[str, Any], **_: Any) -> None:
+        """The limit closest to the cause has to be the one that is met."""
+        order = ("LOCK_TIMEOUT", "STATEMENT_TIMEOUT", "DATABASE_TIMEOUT")
+        for shorter, longer in pairwise(order):
+            if settings[shorter] >= settings[longer]:
+                raise ValidationError(f"Must be less than {longer}.", shorter)
+        if settings["POOL_TIMEOUT"] >= settings["DATABASE_TIMEOUT"]:
+            raise ValidationError("Must be less than DATABASE_TIMEOUT.", "POOL_TIMEOUT")
 
 
 def read_settings(settings: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -1,18 +1,23 @@
 """The database: declarative base, engine, the wait for its answers, and the one commit."""
 
+import math
+import random
 import select
 import time
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import psycopg2
-from flask import Flask
+from flask import Flask, current_app
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 from psycopg2 import extensions
 from sqlalchemy import URL, ColumnElement, Executable, MetaData, Row, Text, cast, event, func
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, QueryableAttribute
 
 from phresh import embedded
@@ -20,6 +25,9 @@ from phresh.config import ConfigError
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+TRANSIENT = ("40001", "40P01")  # serialization failure, deadlock
+TRIES = 3
 
 
 class Base(DeclarativeBase):
@@ -68,8 +76,10 @@ def init_app(app: Flask) -> None:
     app.extensions["embedded"] = server
     db.init_app(app)
     migrate.init_app(app, db)
-    if server is not None:
-        with app.app_context():
+    app.before_request(lambda: _begin_deadline(app.config["DATABASE_TIMEOUT"]))
+    with app.app_context():
+        event.listen(db.engine, "handle_error", _drop_demoted)
+        if server is not None:
             event.listen(db.engine, "do_connect", lambda *_: server.ensure())
 
 
@@ -78,41 +88,86 @@ def shown(url: URL) -> str:
     return url.difference_update_query(["password", "sslpassword"]).render_as_string()
 
 
-def wait_at_most(seconds: float) -> None:
-    """Give every wait for the database a time limit, in this process, from now on.
+_deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)
 
-    Statement time limits are the server's, and no help when the network is silent. It also lets
-    a gevent worker serve other requests meanwhile. psycopg2 refuses COPY once this is set
+
+def _begin_deadline(seconds: float) -> None:
+    _deadline.set(time.monotonic() + seconds)
+
+
+def _time_left() -> float:
+    return _deadline.get() - time.monotonic()
+
+
+def bound_requests(app: Flask) -> None:
+    """Bound what the requests of this process wait for the database, from now on.
+
+    Each request has one deadline, which connecting and every answer share; it holds when the
+    network is silent too. Each connection asks the server for the limits of statements, locks and
+    idle transactions. Not for the flask commands: a migration takes its time, and psycopg2
+    refuses COPY while there is a wait callback
     (https://www.psycopg.org/docs/advanced.html#support-for-coroutine-libraries).
     """
+    limits = {
+        "statement_timeout": app.config["STATEMENT_TIMEOUT"],
+        "lock_timeout": app.config["LOCK_TIMEOUT"],
+        "idle_in_transaction_session_timeout": app.config["IDLE_TIMEOUT"],
+    }
 
-    def wait(connection: Any) -> None:
-        deadline = time.monotonic() + seconds
-        # Not select(), which fails on file descriptors over 1023.
-        poll = select.poll()
-        events = {extensions.POLL_READ: select.POLLIN, extensions.POLL_WRITE: select.POLLOUT}
-        while (state := connection.poll()) != extensions.POLL_OK:
-            descriptor = connection.fileno()
-            poll.register(descriptor, events[state])
-            left = deadline - time.monotonic()
-            if left <= 0 or not poll.poll(left * 1000):
-                raise psycopg2.OperationalError("The database did not answer in time.")
-            poll.unregister(descriptor)
+    def send_limits(_dialect: Any, _record: Any, _: Any, parameters: dict[str, Any]) -> None:
+        options = [f"-c {name}={seconds * 1000:.0f}" for name, seconds in limits.items()]
+        parameters["options"] = " ".join([parameters.get("options", ""), *options]).strip()
 
-    extensions.set_wait_callback(wait)
+    if app.config["DATABASE_LIMITS"]:
+        with app.app_context():
+            event.listen(db.engine, "do_connect", send_limits)
+    extensions.set_wait_callback(_wait)
+
+
+def _wait(connection: Any) -> None:
+    """Wait until psycopg2's connection is done, but not past the deadline of the request.
+
+    gevent makes the poll a place where the worker serves other requests. To raise has psycopg2
+    close the connection, and the pool replace it.
+    """
+    poll = select.poll()  # not select(), which fails on file descriptors over 1023
+    events = {extensions.POLL_READ: select.POLLIN, extensions.POLL_WRITE: select.POLLOUT}
+    while (state := connection.poll()) != extensions.POLL_OK:
+        descriptor = connection.fileno()
+        poll.register(descriptor, events[state])
+        left = min(_time_left(), 3600)
+        if left <= 0 or not poll.poll(left * 1000):
+            raise psycopg2.OperationalError("The database did not answer in time.")
+        poll.unregister(descriptor)
+
+
+def _drop_demoted(context: ExceptionContext) -> None:
+    """Have the pool drop a connection to a primary that was demoted: it can write no more."""
+    if getattr(context.original_exception, "pgcode", None) == "25006":  # read only transaction
+        context.is_disconnect = True
 
 
 def transaction(view: Callable[P, R]) -> Callable[P, R]:
     """Run a writing view as one transaction: returning commits, raising rolls back.
 
     This is the only commit there is. The view has rendered its answer by then, and the answer
-    is sent only afterwards.
+    is sent only afterwards. What two transactions did to each other is tried again, all of it.
     """
 
     @wraps(view)
     def committed(*args: P.args, **kwargs: P.kwargs) -> R:
-        with db.session.begin():
-            return view(*args, **kwargs)
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                with db.session.begin():
+                    return view(*args, **kwargs)
+            except DBAPIError as error:
+                again = getattr(error.orig, "pgcode", None) in TRANSIENT and tries < TRIES
+                # A connection may have to be waited for once more.
+                if not again or _time_left() < current_app.config["POOL_TIMEOUT"]:
+                    raise
+            time.sleep(random.uniform(0.01, 0.05) * tries)  # noqa: S311
 
     return committed
 

@@ -22,7 +22,8 @@ def problem(response, status):
     assert response.status_code == status
     assert response.content_type == "application/problem+json"
     body = json.loads(response.data)
-    assert set(body) - {"errors"} == {"type", "title", "status", "detail"}
+    assert set(body) - {"errors"} == {"type", "title", "status", "detail", "request_id"}
+    assert body["request_id"] == response.headers["X-Request-Id"]
     assert (body["type"], body["status"]) == ("about:blank", status)
     assert response.status.split(" ", 1)[1] == body["title"].upper()
     return body["detail"]
@@ -174,7 +175,7 @@ def test_what_the_database_refuses_has_its_status(broken, state, status, caplog)
     response = broken.get(f"/sqlstate/{state}")
     assert "secret" not in problem(response, status)
     assert ("Retry-After" in response.headers) == (status == 503)
-    assert caplog.records[0].levelname == ("WARNING" if status in (409, 503) else "ERROR")
+    assert caplog.records[0].levelname == ("WARNING" if status == 503 else "ERROR")
 
 
 def test_an_empty_pool_is_503(broken):

@@ -49,6 +49,7 @@ def test_every_operation_names_every_status(document):
     one = "/api/cleanings/{cleaning_id}/"
     expected = {
         ("/healthz", "get"): {"200", "500"},
+        ("/readyz", "get"): {"200", "500", "503"},
         ("/api/cleanings/", "get"): {"200", "304", "422", "500", "503"},
         ("/api/cleanings/", "post"): {"201", "409", *body},
         (one, "get"): {"200", "304", "404", "422", "500", "503"},

@@ -1,13 +1,16 @@
-"""Whether the process lives."""
+"""Whether the process lives, and whether it can serve."""
 
 from flask_smorest import Blueprint
 from marshmallow import Schema, fields
+from sqlalchemy import text
+
+from phresh.db import fetch
 
 blp = Blueprint("health", __name__, description="For load balancers and container engines")
 
 
 class HealthSchema(Schema):
-    """The state of the process."""
+    """How it is."""
 
     status = fields.String(required=True, metadata={"example": "ok"})
 
@@ -16,4 +19,13 @@ class HealthSchema(Schema):
 @blp.response(200, HealthSchema)
 def get_health() -> dict[str, str]:
     """Tell that the process lives, without asking the database"""
+    return {"status": "ok"}
+
+
+@blp.get("/readyz")
+@blp.response(200, HealthSchema)
+@blp.alt_response(503)
+def get_readiness() -> dict[str, str]:
+    """Tell that requests can be served, since the database answers"""
+    fetch(text("SELECT 1"))
     return {"status": "ok"}
