@@ -2,6 +2,7 @@
 
 import json
 import re
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from functools import wraps
@@ -312,21 +313,27 @@ def _leaves(messages: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[A
 
 
 def _database_problem(error: exc.SQLAlchemyError) -> HTTPException:
-    """Say what a failure of the database means to the client; what it can't mean is raised."""
-    state = getattr(getattr(error, "orig", None), "pgcode", None)
+    """Say what a failure of the database means to the client, and log what it is."""
+    cause: Any = getattr(error, "orig", None) or error
+    state = getattr(cause, "pgcode", None)
     if state is not None:
         status = 503 if state.startswith(SQLSTATE_AWAY) else SQLSTATE_STATUS.get(state, 500)
+        # Not its text, which quotes values: of the row, or of the statement.
+        about = f"{type(cause).__name__} ({state}) {cause.diag.constraint_name or ''}".strip()
     else:  # no answer of the server: not connected, connection lost, none left in the pool
         gone = isinstance(error, exc.OperationalError | exc.InterfaceError | exc.TimeoutError)
         status = 503 if gone or getattr(error, "connection_invalidated", False) else 500
-    if status == 500:
-        raise error
-    if status in (409, 422):
-        current_app.logger.error("The schemas let pass what the database refuses: %s", error)
+        about = f"{type(cause).__name__}: {cause}"
+    if status == 503:
+        current_app.logger.warning("The database is away: %s", about)
+    elif status == 500:
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        fields = {"fields": {"traceback": frames}}
+        current_app.logger.error("The database failed: %s", about, extra=fields)
     else:
-        current_app.logger.warning("Answered %s: %s", status, error)
+        current_app.logger.error("The schemas let pass what the database refuses: %s", about)
     try:
-        abort(status, message=DATABASE_DETAIL[status])
+        abort(status, message=DATABASE_DETAIL.get(status))
     except HTTPException as problem:
         return problem
 
