@@ -114,14 +114,40 @@ def bound_requests(app: Flask) -> None:
         "idle_in_transaction_session_timeout": app.config["IDLE_TIMEOUT"],
     }
 
-    def send_limits(_dialect: Any, _record: Any, _: Any, parameters: dict[str, Any]) -> None:
-        options = [f"-c {name}={seconds * 1000:.0f}" for name, seconds in limits.items()]
-        parameters["options"] = " ".join([parameters.get("options", ""), *options]).strip()
+    options = [f"-c {name}={seconds * 1000:.0f}" for name, seconds in limits.items()]
 
-    if app.config["DATABASE_LIMITS"]:
-        with app.app_context():
-            event.listen(db.engine, "do_connect", send_limits)
+    def connect(dialect: Any, _: Any, arguments: Any, parameters: dict[str, Any]) -> Any:
+        if app.config["DATABASE_LIMITS"]:
+            given = parameters.get("options", "")
+            parameters = {**parameters, "options": " ".join([given, *options]).strip()}
+        return _connect_to_first(dialect, arguments, parameters, app.config["CONNECT_TIMEOUT"])
+
+    with app.app_context():
+        event.listen(db.engine, "do_connect", connect)
     extensions.set_wait_callback(_wait)
+
+
+def _connect_to_first(
+    dialect: Any, arguments: Any, parameters: dict[str, Any], seconds: float
+) -> Any:
+    """Connect to the first host that can be, each tried for so long.
+
+    That is libpq's ``connect_timeout``, which it leaves to us under a wait callback: a host that
+    is silent would have all the time that the others need.
+    """
+    hosts = parameters.get("host", "").split(",")
+    ports = str(parameters.get("port", "")).split(",")
+    for number, host in enumerate(hosts, 1):
+        port = ports[number - 1] if len(ports) > 1 else ports[0]
+        before = _deadline.set(min(_deadline.get(), time.monotonic() + seconds))
+        try:
+            return dialect.connect(*arguments, **{**parameters, "host": host, "port": port})
+        except psycopg2.OperationalError:
+            if number == len(hosts):
+                raise
+        finally:
+            _deadline.reset(before)
+    return None
 
 
 def _wait(connection: Any) -> None:
@@ -177,8 +203,15 @@ def fetch(statement: Executable) -> Sequence[Row[*tuple[Any, ...]]]:
     if db.session.registry.has() and db.session().in_transaction():
         return db.session.execute(statement).all()
     with db.engine.connect() as connection:
-        connection.execution_options(isolation_level="AUTOCOMMIT")
-        return connection.execute(statement).all()
+        driver: Any = connection.connection.driver_connection
+        # Not SQLAlchemy's isolation level AUTOCOMMIT: to set that back asks the server, and when
+        # the connection was lost meanwhile the pool never gets it back.
+        driver.autocommit = True
+        try:
+            return connection.execute(statement).all()
+        finally:
+            if not driver.closed:
+                driver.autocommit = False
 
 
 def row_json(*columns: QueryableAttribute[Any]) -> ColumnElement[str]:
