@@ -19,7 +19,12 @@ from flask_cors import CORS
 from flask_smorest import abort
 from sqlalchemy import exc
 from webargs.flaskparser import FlaskParser
-from werkzeug.exceptions import BadRequest, HTTPException, UnsupportedMediaType
+from werkzeug.exceptions import (
+    BadRequest,
+    HTTPException,
+    RequestEntityTooLarge,
+    UnsupportedMediaType,
+)
 from werkzeug.http import HTTP_STATUS_CODES, generate_etag
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import BaseConverter, ValidationError
@@ -73,7 +78,12 @@ class Request(flask.Request):
     """A request whose JSON is refused in this order: 413 too large, 415 not JSON, 400 broken."""
 
     def get_json(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102
-        self.get_data()  # refuses what is too large
+        data = self.get_data()  # refuses a Content-Length that is too large
+        if self.content_length is None:  # in chunks, of which Werkzeug reads no more than allowed
+            if len(data) == self.max_content_length and self.environ["wsgi.input"].read(1):
+                raise RequestEntityTooLarge
+        elif len(data) < self.content_length:
+            raise BadRequest("The body is shorter than its Content-Length.")
         return super().get_json(*args, **kwargs)
 
     def on_json_loading_failed(self, e: ValueError | None) -> NoReturn:  # noqa: D102

@@ -3,13 +3,16 @@
 import os
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 import click
 from flask import Flask, current_app
 from flask_migrate import upgrade
+from psycopg2.errors import UndefinedTable
 from psycopg2.extensions import make_dsn
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from phresh import embedded
 from phresh.config import ROOT
@@ -39,7 +42,8 @@ def serve() -> NoReturn:
         click.echo(f"Data      {server.folder}")
         if server.moved:
             click.echo(f"          since the account {server.user} can't reach {ROOT}")
-    address = f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}"  # noqa: S104
+    name = "localhost" if host in ("127.0.0.1", "0.0.0.0") else host  # noqa: S104
+    address = f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
     click.echo(f"API       {address}/api/cleanings/")
     click.echo(f"Docs      {address}/docs")
     sys.stdout.flush()
@@ -60,7 +64,8 @@ def test(arguments: tuple[str, ...]) -> NoReturn:
 def demo(count: int | None) -> None:
     """Fill the database with sample cleanings."""
     _refuse_bad_database()
-    click.echo(f"Added {add_samples(count)} cleanings.")
+    with _tables():
+        click.echo(f"Added {add_samples(count)} cleanings.")
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -79,7 +84,9 @@ def psql(arguments: tuple[str, ...]) -> NoReturn:
 @click.command("remove-old-keys")
 def remove_keys() -> None:
     """Remove the idempotency keys that are older than a day."""
-    click.echo(f"Removed {remove_old_keys()} keys.")
+    _refuse_bad_database()
+    with _tables():
+        click.echo(f"Removed {remove_old_keys()} keys.")
 
 
 def _exec(program: str, *arguments: str) -> NoReturn:
@@ -88,6 +95,16 @@ def _exec(program: str, *arguments: str) -> NoReturn:
         os.execvp(program, [program, *arguments])  # noqa: S606
     except FileNotFoundError:
         raise click.ClickException(f"{program} is not installed.") from None
+
+
+@contextmanager
+def _tables() -> Iterator[None]:
+    try:
+        yield
+    except ProgrammingError as error:
+        if not isinstance(error.orig, UndefinedTable):
+            raise
+        raise click.ClickException("The tables are missing: run flask db upgrade.") from None
 
 
 def _refuse_taken_port(host: str, port: int) -> None:

@@ -127,6 +127,7 @@ def _database_url(settings: Mapping[str, Any]) -> URL | None:
     try:
         url = make_url(_hosts_as_parameters(text))
         url.get_dialect().import_dbapi()
+        url.get_dialect()().create_connect_args(url)  # refuses bad hosts and ports
         if url.get_backend_name() in ("postgresql", "cockroachdb"):
             return url
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError, ValueError):
@@ -143,7 +144,7 @@ def _hosts_as_parameters(text: str) -> str:
     ``//u@h1:5432,h2:5432/name`` becomes ``//u@/name?host=h1:5432&host=h2:5432``
     (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-MULTIPLE-HOSTS).
     """
-    several = re.fullmatch(r"(\w[\w+]*://(?:[^/?]*@)?)([^/?@]*,[^/?@]*)([^?]*)\??(.*)", text)
+    several = re.fullmatch(r"(\w[\w+]*://(?:[^/?]*@)?+)([^/?@]*,[^/?@]*)([^?]*)\??(.*)", text)
     if several is None:
         return text
     start, hosts, name, parameters = several.groups()

@@ -47,6 +47,9 @@ def add_samples(count: int | None = None) -> int:
                     io.StringIO("".join(map(_copy_line, chunk))),
                 )
                 bar.update(len(chunk))
+    with db.engine.begin() as connection:
+        # Else the planner guesses until autovacuum comes by.
+        connection.exec_driver_sql("ANALYZE cleanings")
     return total
 
 

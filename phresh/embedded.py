@@ -265,6 +265,8 @@ def _stop_unused(server: subprocess.Popen[bytes], folder: Path) -> None:
     with _locked(folder / "use.lock"):
         server.send_signal(signal.SIGINT)  # the fast shutdown
         server.wait()
+        # Both locks at once: who gets this one and sees that one would take us for running.
+        os._exit(0)
 
 
 @dataclass

@@ -14,7 +14,7 @@ from functools import wraps
 from typing import Any
 
 import marshmallow as ma
-from flask import request
+from flask import current_app, request
 from flask_smorest import abort
 from psycopg2.errors import LockNotAvailable
 from sqlalchemy import (
@@ -81,8 +81,12 @@ class IdempotencyKeySchema(ma.Schema):
 
     key = KeyField(
         data_key="Idempotency-Key",
-        load_default=None,
-        metadata={"description": "Sent again with this key, the request gives the first answer"},
+        metadata={
+            "minLength": 1,
+            "maxLength": 257,
+            "pattern": "^[!-~]+$",
+            "description": "Sent again with this key, the request gives the first answer",
+        },
     )
 
 
@@ -96,14 +100,13 @@ def idempotent(view: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(view)
     def answer(*args: Any, **kwargs: Any) -> Any:
-        key = args[-1]["key"]
+        key = args[-1].get("key")
         if key is None:
             return view(*args[:-1], **kwargs)
         path = request.path.rstrip("/")
         name = {"sender": GUEST, "method": request.method, "path": path, "key": key}
-        body_hash = hashlib.sha256(
-            json.dumps(request.get_json(), sort_keys=True, default=str).encode()
-        ).hexdigest()
+        body = json.dumps(args[:-1], sort_keys=True, default=str)
+        body_hash = hashlib.sha256(body.encode()).hexdigest()
         if not _claim(name, body_hash):
             return _first_answer(name, body_hash)
         result = view(*args[:-1], **kwargs)
@@ -116,8 +119,9 @@ def idempotent(view: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _claim(name: dict[str, str], body_hash: str) -> bool:
-    """Insert the key; wait a second for a transaction that has it and has not ended."""
-    db.session.execute(text("SET LOCAL lock_timeout = '1s'"))
+    """Insert the key; wait a moment for a transaction that has it and has not ended."""
+    seconds = current_app.config["LOCK_TIMEOUT"]
+    db.session.execute(text(f"SET LOCAL lock_timeout = {seconds * 1000:.0f}"))
     claim = insert(IdempotencyKey).values(**name, body_hash=body_hash).on_conflict_do_nothing()
     try:
         claimed = db.session.execute(claim.returning(IdempotencyKey.key)).first()

@@ -122,14 +122,13 @@ class PageSchema(ma.Schema):
         metadata={"description": "How many to give at most"},
     )
     after = ma.fields.String(
-        load_default=None,
         metadata={"description": "Where the page begins: as the link to it says, in `Link`"},
     )
 
     @ma.post_load
     def _make_page(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
         name = data.pop("sort", next(iter(self.ORDERS)))
-        order, limit, after = self.ORDERS[name], data.pop("limit"), data.pop("after")
+        order, limit, after = self.ORDERS[name], data.pop("limit"), data.pop("after", None)
         try:
             place = None if after is None else read_cursor(after, name, order)
         except ValueError:

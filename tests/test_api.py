@@ -1,11 +1,14 @@
 """What every operation shares: the error format, the parser, the order of refusals, CORS."""
 
 import json
+import socket
+import threading
 
 import pytest
 from flask import Blueprint
 from sqlalchemy import text
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from werkzeug.serving import make_server
 
 from phresh import create_app
 from phresh.db import db, fetch
@@ -80,6 +83,43 @@ def test_a_body_over_64_kib_is_413(client):
     body = json.dumps({"new_cleaning": {"name": "A job", "price": 20}}).encode()
     assert send(client, body.ljust(64 * 1024)).status_code == 201
     assert problem(send(client, body.ljust(64 * 1024 + 1)), 413)
+
+
+def raw(app, head, body):
+    """The status line that a request gets over a socket, with a body of any form."""
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.handle_request)
+    thread.start()
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(f"POST {LIST} HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n".encode() + body)
+        connection.shutdown(socket.SHUT_WR)
+        status = connection.makefile("rb").readline()
+    thread.join()
+    server.server_close()
+    with app.app_context():
+        db.engine.dispose()
+    return int(status.split()[1])
+
+
+@pytest.mark.parametrize(
+    ("length", "more", "status"),
+    [(64 * 1024, b"", 201), (64 * 1024, b" ", 413), (70_000, b"x", 413)],
+)
+def test_a_body_in_chunks_has_the_same_limit(app, sql, length, more, status):
+    body = (
+        json.dumps({"new_cleaning": {"name": "A job", "price": 20}}).encode().ljust(length) + more
+    )
+    chunks = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    head = f"Content-Type: {JSON}\r\nTransfer-Encoding: chunked"
+    assert raw(app, head, chunks) == status
+    assert len(sql("SELECT * FROM cleanings")) == (status == 201)
+
+
+def test_a_body_that_ends_early_is_400(app, sql):
+    body = json.dumps({"new_cleaning": {"name": "A job", "price": 20}}).encode()
+    assert raw(app, f"Content-Type: {JSON}\r\nContent-Length: {len(body) + 1}", body) == 400
+    assert raw(app, f"Content-Type: {JSON}\r\nContent-Length: {len(body)}", body) == 201
+    assert len(sql("SELECT * FROM cleanings")) == 1
 
 
 def test_refusals_come_in_their_order(client):

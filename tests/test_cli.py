@@ -174,6 +174,13 @@ def test_commands_start_the_database_and_stop_it(checkout):
     assert wait_until(lambda: not running_in(checkout)), running_in(checkout)
 
 
+@pytest.mark.parametrize("command", ["demo", "remove-old-keys"])
+def test_a_command_without_its_tables_is_one_line(checkout, command):
+    result = flask(checkout, command)
+    assert result.returncode != 0
+    assert result.stderr == "Error: The tables are missing: run flask db upgrade.\n"
+
+
 def test_the_demo_fills_the_database(checkout):
     flask(checkout, "db", "upgrade")
     assert "Added 10 cleanings." in flask(checkout, "demo").stdout

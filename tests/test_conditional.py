@@ -3,6 +3,9 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from processes import wait_until
+
+from phresh.db import db
 
 LIST = "/api/cleanings/"
 
@@ -103,6 +106,23 @@ def test_a_missing_row_is_404_before_412(client):
 
 def test_a_bad_body_is_422_before_412(client, url):
     assert patch(client, url, {"name": ""}, **{"If-Match": '"x"'}).status_code == 422
+
+
+def test_the_check_and_the_write_are_one_step(app, client, url, sql):
+    """All have the right ETag when they come, and wait for the row at the same time."""
+    headers = {"If-Match": client.get(url).headers["ETag"]}
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    with app.app_context(), ThreadPoolExecutor(3) as pool:
+        with db.engine.connect() as holder:
+            holder.exec_driver_sql("SELECT FROM cleanings FOR UPDATE")
+            writes = [
+                pool.submit(patch, app.test_client(), url, {"name": f"Writer {n}"}, **headers)
+                for n in range(3)
+            ]
+            assert wait_until(lambda: sql(waiting) == [(3,)])
+            holder.rollback()
+        statuses = sorted(write.result().status_code for write in writes)
+    assert statuses == [200, 412, 412]
 
 
 def test_of_20_writes_at_once_with_one_etag_one_goes_through(app, client, url):

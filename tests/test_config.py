@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from phresh import config, create_app
 from phresh.config import ROOT, ConfigError, read_settings
-from phresh.db import db
+from phresh.db import db, shown
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +90,17 @@ def test_a_postgresql_url_means_psycopg2(scheme):
     assert url.query == {"sslmode": "require"}
 
 
+def test_a_comma_in_the_password_is_no_second_host():
+    url = url_of("postgresql://u:top,secret@h:1/n")
+    assert (url.password, url.host, url.port) == ("top,secret", "h", 1)
+
+
+def test_secrets_are_not_shown():
+    url = url_of("postgresql://u:topsecret@h/n?password=topsecret&sslpassword=topsecret")
+    assert "topsecret" not in shown(url)
+    assert "u:***@h/n" in shown(url)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -109,6 +120,8 @@ def test_several_hosts_reach_libpq(text):
 @pytest.mark.parametrize(
     "text",
     [
+        *("postgresql://u@h1:5432,h2:x/n", "postgresql://h/n?port=x"),
+        *("postgresql://h/n?host=a&host=b&port=1,2,3", "postgresql://u@[::1]:1,[::2]:2/n"),
         *("nonsense", "mysql://h/n", "sqlite://", "postgresql://h:port/n", "postgresql:h"),
         *("postgresql+asyncpg://h/n", "postgresql+nodriver://h/n", "cockroachdb://h/n"),
     ],

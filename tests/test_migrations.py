@@ -5,7 +5,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from flask_migrate import downgrade, upgrade
 from sqlalchemy import create_engine, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from phresh import create_app
 from phresh.db import db
@@ -99,6 +99,34 @@ def test_every_database_of_ours_knows_letters_of_every_script(migrated):
     with db.engine.connect() as connection:
         ctype = "SELECT datctype FROM pg_database WHERE datname = current_database()"
         assert connection.scalar(text(ctype)) == "C.UTF-8"
+
+
+def test_an_index_is_built_while_others_read_and_write(migrated):
+    """It waits for them, but nobody waits for it; and what an interrupted build left is renewed."""
+    downgrade(revision="91ac0fb8413f")
+    with db.engine.connect() as other:
+        other.execute(text("CREATE EXTENSION pg_trgm"))
+        other.execute(text("CREATE INDEX ix_cleanings_price_id ON cleanings (price)"))
+        other.commit()
+    upgrade()
+    with db.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), db.metadata) == []
+
+
+def test_no_index_of_a_live_table_is_built_in_its_way(migrated, capsys):
+    upgrade(revision="91ac0fb8413f:head", sql=True)
+    built = [line for line in capsys.readouterr().out.splitlines() if " ON cleanings" in line]
+    assert len(built) == 4
+    assert all(line.startswith("CREATE INDEX CONCURRENTLY") for line in built)
+
+
+def test_a_migration_that_has_to_wait_gives_up(migrated):
+    with db.engine.connect() as other:
+        other.execute(text("SELECT FROM idempotency_keys"))
+        with pytest.raises(OperationalError, match="lock timeout"):
+            downgrade()
+        other.rollback()
+    downgrade()
 
 
 GOOD = {"name": "A job", "description": None, "cleaning_type": "dust_up", "price": "20"}

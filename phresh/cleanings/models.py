@@ -55,3 +55,8 @@ ORDERS = {
     "price": Order({"price": Decimal, "id": int}),
     "-price": Order({"price": Decimal, "id": int}, descending=True),
 }
+
+
+def is_word_character(character: str) -> bool:
+    """Whether the index of words knows it; str.isalnum() takes more, like ½."""
+    return character.isalpha() or character.isdecimal()

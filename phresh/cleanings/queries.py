@@ -18,7 +18,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import aliased
 
-from phresh.cleanings.models import Cleaning
+from phresh.cleanings.models import Cleaning, is_word_character
 from phresh.db import row_json
 from phresh.pages import Page
 
@@ -85,11 +85,13 @@ def _have_words(cleaning: Any, words: str) -> list[ColumnElement[bool]]:
 def _has_word(cleaning: Any, word: str) -> ColumnElement[bool]:
     """Whether name or description has it, in any case.
 
-    The index knows words by three characters in a row and by how they start. What is shorter
-    can only be found where a word starts, and that is after what stands before it here.
+    The index knows words by three letters or digits in a row and by how they start. What has not
+    so many can only be found where a word starts, and that is after what stands before it here.
     """
     escaped = re.sub(r"([\\%_])", r"\\\1", word)
-    starts = ("%",) if len(word) >= 3 else ("", "% ", "%\n", "%(")
+    runs = "".join(character if is_word_character(character) else " " for character in word)
+    anywhere = any(len(run) >= 3 for run in runs.split())
+    starts = ("%",) if anywhere else ("", "% ", "%\n", "%(")
     columns = (cleaning.name, cleaning.description)
     return or_(*(column.ilike(f"{start}{escaped}%") for column in columns for start in starts))
 

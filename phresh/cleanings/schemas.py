@@ -7,7 +7,14 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields, validate, validates
 
 from phresh.api import Text
-from phresh.cleanings.models import CLEANING_TYPES, DESCRIPTION_MAX, NAME_MAX, ORDERS, PRICE_MAX
+from phresh.cleanings.models import (
+    CLEANING_TYPES,
+    DESCRIPTION_MAX,
+    NAME_MAX,
+    ORDERS,
+    PRICE_MAX,
+    is_word_character,
+)
 from phresh.pages import PageSchema
 
 CENT = Decimal("0.01")
@@ -101,5 +108,5 @@ class CleaningListSchema(PageSchema):
 
     @validates("q")
     def _check_words(self, q: str, **_: Any) -> None:
-        if not all(any(map(str.isalnum, word)) for word in q.split()):
+        if not all(any(map(is_word_character, word)) for word in q.split()):
             raise ValidationError("Each word must have a letter or a digit.")
