@@ -4,7 +4,7 @@ BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check fix lock bench-scale
+.PHONY: help install run test check fuzz fix lock bench bench-smoke bench-scale
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -33,9 +33,25 @@ check: $(INSTALLED) ## Check format, lint, types, Dockerfile, models against mig
 	$(BIN)/flask db check
 	$(MAKE) test
 
+FUZZ_SECONDS ?= 600
+FUZZ_SEED ?= $(shell date +%s)
+fuzz: $(INSTALLED) ## Send requests that are made of the document, for 10 minutes, other ones each time
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$(FUZZ_SEED) exec $(BIN)/flask test -s -m slow tests/test_schemathesis.py
+
 fix: $(INSTALLED) ## Format the code and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+BENCH_INSTALLED = $(VENV)/.installed-bench
+$(BENCH_INSTALLED): requirements-bench.txt $(INSTALLED)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.txt
+	@touch $@
+
+bench: $(BENCH_INSTALLED) ## Measure this API against its peers (15 minutes; needs wrk)
+	@exec $(BIN)/python -m benchmarks.compare
+
+bench-smoke: $(BENCH_INSTALLED) ## See that this benchmark works (a minute; needs wrk)
+	@exec $(BIN)/python -m benchmarks.compare --smoke
 
 bench-scale: $(INSTALLED) ## Measure the pages of the list at 10,000,000 rows (5 minutes, 5 GB)
 	PYTHONPATH=. $(BIN)/python benchmarks/scale.py
@@ -44,3 +60,4 @@ COMPILE = $(BIN)/uv pip compile --quiet setup.cfg --universal --python-version 3
 lock: $(INSTALLED) ## Renew both lock files from setup.cfg
 	$(COMPILE) --output-file requirements.txt
 	$(COMPILE) --extra embedded --extra test --extra dev --constraint requirements.txt --output-file requirements-dev.txt
+	$(COMPILE) --extra embedded --extra bench --constraint requirements-dev.txt --output-file requirements-bench.txt

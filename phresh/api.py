@@ -22,12 +22,13 @@ from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import (
     BadRequest,
     HTTPException,
+    NotFound,
     RequestEntityTooLarge,
     UnsupportedMediaType,
 )
 from werkzeug.http import HTTP_STATUS_CODES, generate_etag
 from werkzeug.middleware.proxy_fix import ProxyFix
-from werkzeug.routing import BaseConverter, ValidationError
+from werkzeug.routing import BaseConverter
 
 from phresh.db import transaction
 
@@ -35,12 +36,13 @@ PROBLEM_JSON = "application/problem+json"
 RETRY_AFTER = 1  # seconds
 INTEGER_MAX = 2**31 - 1  # of PostgreSQL's type integer
 
-# One character that is not white space, in the regular expressions of Python, PostgreSQL and
-# ECMA-262 (JSON Schema) alike: their own \s differ.
-NOT_BLANK = (
-    r"[^\u0009-\u000d\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a"
-    r"\u2028\u2029\u202f\u205f\u3000\ufeff]"
+# White space in the regular expressions of Python, PostgreSQL and ECMA-262 (JSON Schema) alike:
+# their own \s differ.
+BLANKS = (
+    r"\u0009-\u000d\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a"
+    r"\u2028\u2029\u202f\u205f\u3000\ufeff"
 )
+NOT_BLANK = f"[^{BLANKS}]"
 
 
 # Input
@@ -125,7 +127,7 @@ class Text(ma.fields.String):
     }
 
     def __init__(self, *, max_length: int, blank: bool = True, **kwargs: Any) -> None:
-        pattern = r"^[^\u0000]*$" if blank else rf"^[^\u0000]*{NOT_BLANK}[^\u0000]*$"
+        pattern = r"^[^\u0000]*$" if blank else rf"^[^\u0000]*[^\u0000{BLANKS}][^\u0000]*$"
         metadata = {"pattern": pattern, **kwargs.pop("metadata", {})}
         length = ma.validate.Length(min=None if blank else 1, max=max_length)
         super().__init__(validate=length, metadata=metadata, **kwargs)
@@ -172,7 +174,8 @@ class IdConverter(BaseConverter):
 
     def to_python(self, value: str) -> int:  # noqa: D102
         if (number := int(value)) > INTEGER_MAX:
-            raise ValidationError
+            # ValidationError would answer 405: by then rules of other methods have matched.
+            raise NotFound
         return number
 
 

@@ -46,7 +46,9 @@ class SettingsSchema(Schema):
     # Seconds, the shorter ones first: for a lock, a statement, all that a request waits for the
     # database; for one of the pool's connections, to connect, between the statements of a
     # transaction.
-    LOCK_TIMEOUT = fields.Float(load_default=1, validate=ABOVE_ZERO)
+    # The first is more than PostgreSQL's deadlock_timeout of 1 s: else no deadlock is seen, nor
+    # tried again.
+    LOCK_TIMEOUT = fields.Float(load_default=1.5, validate=ABOVE_ZERO)
     STATEMENT_TIMEOUT = fields.Float(load_default=3, validate=ABOVE_ZERO)
     DATABASE_TIMEOUT = fields.Float(load_default=5, validate=ABOVE_ZERO)
     POOL_TIMEOUT = fields.Float(load_default=3, validate=ABOVE_ZERO)

@@ -247,7 +247,10 @@ def _is_locked(path: Path) -> bool:
 def keep(folder: Path, socket_folder: Path, programs: Path, user: str | None) -> None:
     """Run the server until nobody holds ``use.lock``; say ``ready``, or what failed, on stdout."""
     os.setsid()  # the terminal's Ctrl-C is for the users, not for us
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # the locks of who started us
+    for descriptor in list(Path("/dev/fd").iterdir()):
+        if int(descriptor.name) > 2:  # the locks of who started us
+            with suppress(OSError):
+                os.close(int(descriptor.name))
     with _locked(folder / "keeper.lock"):
         try:
             server = _Programs(folder / "data", socket_folder, programs / "bin", user).start()

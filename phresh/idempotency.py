@@ -63,17 +63,15 @@ class IdempotencyKey(Base):
 class KeyField(ma.fields.String):
     """A key, bare or as a string of RFC 8941 (3.3.3)."""
 
+    PATTERN = r'([!#-~][!-~]{0,254}|"([!#-\[\]-~]|\\["\\]){1,255}")'
+
     default_error_messages = {"key": "Must be 1 to 255 visible ASCII characters."}
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
         key: str = super()._deserialize(value, *args, **kwargs)
-        if re.fullmatch(r'"(?:[ !#-\[\]-~]|\\["\\])*"', key):
-            key = re.sub(r"\\(.)", r"\1", key[1:-1])
-        elif key.startswith('"'):
+        if not re.fullmatch(self.PATTERN, key):
             raise self.make_error("key")
-        if not re.fullmatch("[!-~]{1,255}", key):
-            raise self.make_error("key")
-        return key
+        return re.sub(r"\\(.)", r"\1", key[1:-1]) if key.startswith('"') else key
 
 
 class IdempotencyKeySchema(ma.Schema):
@@ -82,9 +80,7 @@ class IdempotencyKeySchema(ma.Schema):
     key = KeyField(
         data_key="Idempotency-Key",
         metadata={
-            "minLength": 1,
-            "maxLength": 257,
-            "pattern": "^[!-~]+$",
+            "pattern": f"^{KeyField.PATTERN}$",
             "description": "Sent again with this key, the request gives the first answer",
         },
     )

@@ -143,6 +143,16 @@ def test_what_is_no_id_is_no_url(client, cleaning_id):
     assert response.json["detail"] == "Not Found"
 
 
+@pytest.mark.parametrize("method", ["GET", "PATCH", "PUT", "DELETE"])
+@pytest.mark.parametrize("cleaning_id", ["0", "2147483648", "9999999999"])
+def test_what_is_no_id_is_no_url_for_any_method(client, method, cleaning_id):
+    """Found by schemathesis: 405 where the rule of another method came first."""
+    json_body = None if method == "GET" else {"cleaning_update": {}}
+    response = client.open(f"{LIST}{cleaning_id}/", method=method, json=json_body)
+    assert response.status_code == 404
+    assert response.json["detail"] == "Not Found"
+
+
 def test_a_path_without_its_slash_answers_the_same(client, make_cleaning):
     cleaning_id = make_cleaning()
     assert client.get("/api/cleanings").data == client.get(LIST).data

@@ -1,6 +1,7 @@
 """The OpenAPI document and the docs page."""
 
 import json
+import re
 import shutil
 from threading import Thread
 from urllib.parse import urlsplit
@@ -79,6 +80,17 @@ def test_every_operation_names_its_headers(document):
     }
 
 
+def test_every_route_is_in_the_document(app, document):
+    """All but the docs page with its assets, the document itself, and Flask's static folder."""
+    routes = {
+        (re.sub(r"<(?:[^:>]+:)?(\w+)>", r"{\1}", rule.rule), method.lower())
+        for rule in app.url_map.iter_rules()
+        if not re.fullmatch(r"docs\..+|api-docs\.openapi_json|static", rule.endpoint)
+        for method in rule.methods - {"HEAD", "OPTIONS"}
+    }
+    assert routes == {(path, method) for path, method, _ in operations(document)}
+
+
 def test_every_error_is_a_problem(document):
     for *_, operation in operations(document):
         for status, response in operation["responses"].items():
@@ -97,6 +109,36 @@ def test_the_document_says_what_is_taken(document):
     assert schemas["CleaningCreate"]["required"] == ["name", "price"]
     assert schemas["CleaningCreate"]["properties"]["description"]["type"] == ["string", "null"]
     assert r"\u0000" in schemas["CleaningCreate"]["properties"]["name"]["pattern"]
+
+
+@pytest.mark.parametrize("text", ["\0", "\0a", "a\0", " \0 "])
+def test_no_pattern_of_text_takes_nul(document, text):
+    """Found by schemathesis: the one character that is not blank could be NUL."""
+    schemas = document["components"]["schemas"]
+    for name in ("name", "description"):
+        assert not re.search(schemas["CleaningCreate"]["properties"][name]["pattern"], text)
+
+
+def test_the_pattern_of_a_key_is_what_is_taken(client, document):
+    """Found by schemathesis: the document said that any string is a key."""
+    [key] = document["paths"]["/api/cleanings/"]["post"]["parameters"]
+    new = {"new_cleaning": {"name": "Job", "price": 1}}
+    for text in (
+        "k",
+        '"k"',
+        r'"\""',
+        "x" * 255,
+        "",
+        '""',
+        "a b",
+        '"a b"',
+        '"a',
+        '"a"b"',
+        "é",
+        "x" * 256,
+    ):
+        answer = client.post("/api/cleanings/", json=new, headers={key["name"]: text})
+        assert (answer.status_code == 201) == bool(re.search(key["schema"]["pattern"], text)), text
 
 
 def test_examples_are_accepted_as_they_stand(client, document):

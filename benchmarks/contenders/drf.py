@@ -1,0 +1,222 @@
+"""The API in Django REST framework on psycopg, with persistent connections."""
+
+import base64
+import os
+import re
+from decimal import Decimal
+from typing import Any
+from urllib.parse import urlencode
+
+import django
+from django.conf import settings
+from django.core.wsgi import get_wsgi_application
+from psycopg.conninfo import conninfo_to_dict
+
+server = conninfo_to_dict(os.environ["DATABASE_URL"])
+settings.configure(
+    ALLOWED_HOSTS=["127.0.0.1"],
+    DATABASES={
+        "default": {
+            "ENGINE": "django.db.backends.postgresql",
+            "NAME": server["dbname"],
+            "USER": server.get("user"),
+            "PASSWORD": server.get("password"),
+            "HOST": server.get("host"),
+            "PORT": server.get("port"),
+            "CONN_MAX_AGE": None,
+        }
+    },
+    INSTALLED_APPS=["rest_framework"],
+    MIDDLEWARE=[],
+    REST_FRAMEWORK={
+        "DEFAULT_AUTHENTICATION_CLASSES": [],
+        "DEFAULT_PERMISSION_CLASSES": [],
+        "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+        "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+        "UNAUTHENTICATED_USER": None,
+    },
+    ROOT_URLCONF=__name__,
+    USE_TZ=True,
+)
+django.setup()
+
+# Django's models and what uses them can be imported only now.
+from django.db import models  # noqa: E402
+from django.shortcuts import get_object_or_404  # noqa: E402
+from django.urls import path  # noqa: E402
+from rest_framework import serializers  # noqa: E402
+from rest_framework.request import Request  # noqa: E402
+from rest_framework.response import Response  # noqa: E402
+from rest_framework.views import APIView  # noqa: E402
+
+serializers.ValidationError.status_code = 422
+
+
+class Cleaning(models.Model):
+    """The table of cleanings, which Phresh's migrations make."""
+
+    name = models.TextField()
+    description = models.TextField(null=True)
+    cleaning_type = models.TextField()
+    price = models.DecimalField(max_digits=10, decimal_places=2)
+
+    class Meta:
+        app_label = "cleanings"
+        db_table = "cleanings"
+        managed = False
+
+
+class Price(serializers.DecimalField):
+    """A price: a number in the answer too."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_digits=10, decimal_places=2, min_value=Decimal(0), **kwargs)
+
+    def to_representation(self, value: Decimal) -> float:
+        """Give what stands in the answer."""
+        return float(value)
+
+
+class Strict(serializers.Serializer):
+    """Refuses unknown fields."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Give the checked values."""
+        values = super().to_internal_value(data)
+        if unknown := set(data) - set(self.fields):
+            raise serializers.ValidationError(dict.fromkeys(unknown, "Unknown field."))
+        return values
+
+
+class CleaningSerializer(Strict):
+    """A cleaning, as it is posted, changed and answered."""
+
+    id = serializers.IntegerField(read_only=True)
+    name = serializers.CharField(max_length=200, trim_whitespace=False)
+    description = serializers.CharField(
+        max_length=10_000, trim_whitespace=False, allow_blank=True, allow_null=True, default=None
+    )
+    cleaning_type = serializers.ChoiceField(
+        ["dust_up", "spot_clean", "full_clean"], default="spot_clean"
+    )
+    price = Price()
+
+    def validate_name(self, name: str) -> str:
+        """Refuse a blank name."""
+        if not name.strip():
+            raise serializers.ValidationError("Must not be blank.")
+        return name
+
+
+class CreateBodySerializer(Strict):
+    """The body of a POST."""
+
+    new_cleaning = CleaningSerializer()
+
+
+class UpdateBodySerializer(Strict):
+    """The body of a PATCH; partial, as all in it is then."""
+
+    cleaning_update = CleaningSerializer()
+
+    def validate(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Refuse a body without changes in it."""
+        if "cleaning_update" not in body:
+            raise serializers.ValidationError("cleaning_update is missing.")
+        return body
+
+
+class ListQuerySerializer(Strict):
+    """Which cleanings to list, in which order."""
+
+    limit = serializers.IntegerField(default=20, min_value=1, max_value=100)
+    after = serializers.CharField(required=False)
+    cleaning_type = serializers.ChoiceField(["dust_up", "spot_clean", "full_clean"], required=False)
+    price_min = Price(required=False)
+    sort = serializers.ChoiceField(["-id", "price"], default="-id")
+
+
+class CleaningsView(APIView):
+    """All cleanings."""
+
+    def get(self, request: Request) -> Response:
+        """List cleanings, newest or cheapest first."""
+        query = validated(ListQuerySerializer(data=request.query_params))
+        by_price = query["sort"] == "price"
+        cleanings = Cleaning.objects.order_by(*(["price", "id"] if by_price else ["-id"]))
+        if "cleaning_type" in query:
+            cleanings = cleanings.filter(cleaning_type=query["cleaning_type"])
+        if "price_min" in query:
+            cleanings = cleanings.filter(price__gte=query["price_min"])
+        if "after" in query:
+            *price, last = read_cursor(query["after"], by_price)
+            if by_price:
+                cleanings = cleanings.filter(price__gte=price[0])
+                cleanings = cleanings.exclude(price=price[0], id__lte=last)
+            else:
+                cleanings = cleanings.filter(id__lt=last)
+        found = list(cleanings[: query["limit"] + 1])
+        page = found[: query["limit"]]
+        headers = {}
+        if len(found) > len(page):
+            parameters = {**request.query_params.dict(), "after": write_cursor(page[-1], by_price)}
+            headers["Link"] = f'</api/cleanings/?{urlencode(parameters)}>; rel="next"'
+        return Response(CleaningSerializer(page, many=True).data, headers=headers)
+
+    def post(self, request: Request) -> Response:
+        """Post a cleaning."""
+        body = validated(CreateBodySerializer(data=request.data))
+        cleaning = Cleaning.objects.create(**body["new_cleaning"])
+        headers = {"Location": f"/api/cleanings/{cleaning.id}/"}
+        return Response(CleaningSerializer(cleaning).data, 201, headers=headers)
+
+
+class CleaningView(APIView):
+    """One cleaning."""
+
+    def get(self, _request: Request, cleaning_id: int) -> Response:
+        """Get a cleaning."""
+        return Response(CleaningSerializer(get_object_or_404(Cleaning, id=cleaning_id)).data)
+
+    def patch(self, request: Request, cleaning_id: int) -> Response:
+        """Change a cleaning."""
+        body = validated(UpdateBodySerializer(data=request.data, partial=True))
+        changes = body["cleaning_update"]
+        cleaning = get_object_or_404(Cleaning, id=cleaning_id)
+        for name, value in changes.items():
+            setattr(cleaning, name, value)
+        if changes:
+            cleaning.save(update_fields=changes)
+        return Response(CleaningSerializer(cleaning).data)
+
+
+def validated(serializer: serializers.Serializer) -> dict[str, Any]:
+    """Give the checked values, or answer 422."""
+    serializer.is_valid(raise_exception=True)
+    return serializer.validated_data
+
+
+def write_cursor(cleaning: Cleaning, by_price: bool) -> str:
+    """Give the opaque text of a cleaning's place in the order."""
+    plain = f"price {cleaning.price} {cleaning.id}" if by_price else f"-id {cleaning.id}"
+    return base64.urlsafe_b64encode(plain.encode()).decode().rstrip("=")
+
+
+def read_cursor(cursor: str, by_price: bool) -> list[Any]:
+    """Give the values of a place, or answer 422."""
+    pattern = r"price ([0-9]{1,8}\.[0-9]{2}) ([0-9]{1,10})" if by_price else "-id ([0-9]{1,10})"
+    try:
+        plain = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True).decode()
+    except ValueError:
+        plain = ""
+    if (match := re.fullmatch(pattern, plain)) is None:
+        raise serializers.ValidationError({"after": "Not a place in this order."})
+    *price, id_ = match.groups()
+    return [*map(Decimal, price), int(id_)]
+
+
+urlpatterns = [
+    path("api/cleanings/", CleaningsView.as_view()),
+    path("api/cleanings/<int:cleaning_id>/", CleaningView.as_view()),
+]
+app = get_wsgi_application()

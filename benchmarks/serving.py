@@ -1,0 +1,159 @@
+"""The contenders: how each is started, watched and stopped."""
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from email.message import Message
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL
+
+from benchmarks.workloads import Call
+from phresh.config import ROOT, SettingsSchema
+
+WORKERS = 2
+START_TIMEOUT = 30
+STOP_TIMEOUT = 20
+
+
+class FailedError(Exception):
+    """What makes the figures worthless; it is told as one line."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A contender, and the command that serves it."""
+
+    name: str
+    module: str
+    arguments: str
+    folder: Path = Path(__file__).parent / "contenders"
+    answers_only: str = ""  # the one workload that makes sense, where not all do
+
+
+# Phresh is served as in its image: port and workers come from the environment. The others have a
+# folder of their own, where gunicorn finds no gunicorn.conf.py to read.
+LISTEN = f"--workers {WORKERS} --bind 127.0.0.1:{{port}} --no-control-socket"
+GTHREAD = f"{LISTEN} --worker-class gthread --threads 8"
+GEVENT = f"{LISTEN} --worker-class gevent --keep-alive 5"
+UVICORN = (
+    f"--workers {WORKERS} --port {{port}} --loop uvloop --http httptools "
+    "--no-access-log --no-proxy-headers"
+)
+CONTENDERS = (
+    Contender("phresh", "gunicorn", "--config gunicorn.conf.py wsgi:app", ROOT),
+    Contender("fastapi", "uvicorn", f"{UVICORN} fastapi_asyncpg:app"),
+    Contender("flask-orm", "gunicorn", f"{GTHREAD} flask_orm:app"),
+    Contender("drf", "gunicorn", f"{GTHREAD} drf:app"),
+    Contender("empty", "gunicorn", f"{GEVENT} empty:app", answers_only="read one"),
+)
+
+
+class Server:
+    """A contender that runs, in a session of its own so that its processes can be told."""
+
+    def __init__(self, contender: Contender, url: URL, pool: int, log: Path) -> None:
+        self.port, self.log = _free_port(), log
+        known = SettingsSchema().fields
+        inherited = {name: value for name, value in os.environ.items() if name not in known}
+        database = url.set(drivername="postgresql").render_as_string(hide_password=False)
+        settings = {
+            "DATABASE_URL": database,
+            "PORT": str(self.port),
+            "WORKERS": str(WORKERS),
+            "POOL": str(pool),
+        }
+        arguments = contender.arguments.format(port=self.port).split()
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", contender.module, *arguments],
+                cwd=contender.folder,
+                env={**inherited, **settings},
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def wait(self, call: Call) -> None:
+        """Wait until it answers, and then until it has nothing to do: all workers have started."""
+        deadline = time.monotonic() + START_TIMEOUT
+        while not self._answers(call):
+            self._go_on(deadline, 0.05)
+        spent = -1.0
+        while (now := self.cpu_seconds()) > spent:
+            spent = now
+            self._go_on(deadline, 0.5)
+
+    def _go_on(self, deadline: float, seconds: float) -> None:
+        if self.process.poll() is not None or time.monotonic() > deadline:
+            raise self.failure(f"{' '.join(self.process.args)} did not start")
+        time.sleep(seconds)
+
+    def _answers(self, call: Call) -> bool:
+        try:
+            return self.ask(call)[0] == 200
+        except OSError:
+            return False
+
+    def ask(self, call: Call) -> tuple[int, Message, bytes]:
+        """Give status, headers and body of the answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request(call.method, call.path, call.text, call.headers)
+            response = connection.getresponse()
+            return response.status, response.headers, response.read()
+        finally:
+            connection.close()
+
+    def cpu_seconds(self) -> float:
+        """Give the processor time that its processes have used, those that ended included."""
+        ticks = 0
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                # After the name in brackets: state, parent, group, session, ... (proc(5)).
+                fields = path.read_text().rpartition(")")[2].split()
+            except OSError:  # it has just ended
+                continue
+            if int(fields[3]) == self.process.pid:
+                ticks += sum(map(int, fields[11:15]))
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def stop(self) -> None:
+        """End it, in order if it can."""
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def failure(self, why: str) -> FailedError:
+        """Give the failure to raise, with the end of what it printed."""
+        lines = self.log.read_text(errors="replace").splitlines()[-15:]
+        return FailedError("\n".join([why, *lines]))
+
+
+@contextmanager
+def served(contender: Contender, call: Call, *arguments: Any) -> Iterator[Server]:
+    """Have the contender running, ready to answer calls like that one."""
+    server = Server(contender, *arguments)
+    try:
+        server.wait(call)
+        yield server
+    finally:
+        server.stop()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,196 @@
+"""Phresh through PgBouncer in transaction mode, as README says it is to be set up."""
+
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import closing
+
+import psycopg2
+import pytest
+from cluster import Cluster, Phresh, make_folder
+from flask_migrate import upgrade
+from processes import copy_checkout, environment, free_port, wait_until
+
+from phresh import create_app, embedded
+from phresh.config import ROOT
+from phresh.db import db
+
+pytestmark = pytest.mark.slow
+
+PATH = "/api/cleanings/"
+POOL_SIZE = 5
+
+
+@pytest.fixture(scope="module")
+def folder():
+    folder = make_folder()
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def cluster(folder):
+    """A server that has the tables, and the limits where README says."""
+    cluster = Cluster(folder / "data").make().start()
+    with create_app({"DATABASE_URL": cluster.url}).app_context():
+        upgrade()
+        db.engine.dispose()
+    cluster.sql(
+        "ALTER ROLE postgres SET statement_timeout = '3s'",
+        "ALTER ROLE postgres SET lock_timeout = '1.5s'",
+        "ALTER ROLE postgres SET idle_in_transaction_session_timeout = '10s'",
+    )
+    yield cluster
+    cluster.stop()
+
+
+class PgBouncer:
+    """PgBouncer before a server, with few connections to it, each given to who comes next."""
+
+    def __init__(self, folder, cluster):
+        program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+        if program is None:
+            pytest.skip("No PgBouncer: on Debian, apt-get install pgbouncer")
+        self.port = free_port()
+        self.url = cluster.url.replace(str(cluster.port), str(self.port))
+        self.log = folder / "pgbouncer.log"
+        settings = folder / "pgbouncer.ini"
+        settings.write_text(
+            f"""
+            [databases]
+            * = host=127.0.0.1 port={cluster.port} user=postgres
+            [pgbouncer]
+            listen_addr = 127.0.0.1
+            listen_port = {self.port}
+            unix_socket_dir =
+            auth_type = any
+            admin_users = postgres
+            pool_mode = transaction
+            default_pool_size = {POOL_SIZE}
+            server_round_robin = 1
+            log_connections = 0
+            log_disconnections = 0
+            """.replace("            ", "")
+        )
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [program, settings],
+                stdout=log,
+                stderr=log,
+                **embedded._run_as(embedded.Server(ROOT / "instance").user),
+            )
+        ready = wait_until(lambda: self._process.poll() is not None or self.is_ready())
+        if not ready or self._process.poll() is not None:
+            self.stop()
+            pytest.fail(self.log.read_text())
+
+    def is_ready(self):
+        try:
+            self.sql("SELECT 1")
+        except psycopg2.OperationalError:
+            return False
+        return True
+
+    def sql(self, statement, database="postgres"):
+        connection = psycopg2.connect(
+            host="127.0.0.1", port=self.port, user="postgres", dbname=database
+        )
+        connection.autocommit = True  # its console knows no BEGIN
+        with closing(connection), connection.cursor() as cursor:
+            cursor.execute(statement)
+            names = [column.name for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    def stop(self):
+        self._process.terminate()
+        self._process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def pgbouncer(folder, cluster):
+    pgbouncer = PgBouncer(folder, cluster)
+    yield pgbouncer
+    pgbouncer.stop()
+
+
+@pytest.fixture(scope="module")
+def checkout(folder):
+    return copy_checkout(folder / "checkout")
+
+
+@pytest.fixture
+def serve(checkout, pgbouncer):
+    served = []
+
+    def start(**settings):
+        served.append(Phresh(checkout, pgbouncer.url, **settings))
+        return served[-1]
+
+    yield start
+    for each in served:
+        each.stop()
+
+
+def test_the_suite_passes(pgbouncer):
+    """All but what starts servers of its own, or ends connections to them."""
+    aside = [f"--ignore=tests/{name}.py" for name in ("test_cli", "test_faults")]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *aside],
+        cwd=ROOT,
+        env=environment(DATABASE_URL=pgbouncer.url),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + pgbouncer.log.read_text()
+    stats = pgbouncer.sql("SHOW STATS", "pgbouncer")
+    [transactions] = [
+        row["total_xact_count"] for row in stats if row["database"] == "postgres_test"
+    ]
+    assert transactions > 1000
+
+
+def test_requests_share_the_connections_to_the_server(serve, pgbouncer):
+    served = serve(DATABASE_LIMITS="false")
+    created = served.send_all(
+        *(("POST", PATH, {"new_cleaning": {"name": f"Job {n}", "price": n}}) for n in range(40))
+    )
+    assert {answer.status for answer in created} == {201}
+    places = [answer.headers["Location"] for answer in created]
+    changed = served.send_all(
+        *(("PATCH", place, {"cleaning_update": {"description": place}}) for place in places)
+    )
+    assert [answer.json["description"] for answer in changed] == places
+    read = served.send_all(*(("GET", place) for place in places))
+    assert [answer.json for answer in read] == [answer.json for answer in changed]
+    page = served.send("GET", f"{PATH}?limit=100").json
+    assert {cleaning["name"] for cleaning in page} >= {f"Job {n}" for n in range(40)}
+
+    pools = pgbouncer.sql("SHOW POOLS", "pgbouncer")
+    [pool] = [pool for pool in pools if pool["database"] == "postgres"]
+    servers = sum(pool[f"sv_{state}"] for state in ("active", "idle", "used", "tested", "login"))
+    assert servers <= POOL_SIZE < pool["cl_active"] + pool["cl_waiting"], pool
+
+
+def test_the_limits_are_those_of_the_role(serve, cluster):
+    served = serve(DATABASE_LIMITS="false")
+    created = served.send("POST", PATH, {"new_cleaning": {"name": "Locked", "price": 1}})
+    place = created.headers["Location"]
+    with closing(cluster.connect()) as other, other.cursor() as cursor:
+        cursor.execute("BEGIN; LOCK TABLE cleanings")
+        answer = served.send("PATCH", place, {"cleaning_update": {"price": 2}})
+    assert answer.status == 503
+    assert 1.4 < answer.seconds < 3
+
+
+def test_the_limits_are_refused_when_sent(serve, pgbouncer):
+    served = serve(DATABASE_LIMITS="true")
+    assert served.send("GET", "/healthz").status == 200
+    for request in (("GET", "/readyz"), ("GET", PATH)):
+        answer = served.send(*request)
+        assert answer.status == 503
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert answer.seconds < 5
+    assert "unsupported startup parameter" in served.log.read_text()
