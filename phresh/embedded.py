@@ -183,7 +183,8 @@ class Server:
                 (os.POSIX_SPAWN_OPEN, 2, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
             ],
         )
-        os.close(writer)
+        # Not os.close(), which gevent puts off until the loop runs again: we wait for the end here.
+        open(writer, "w").close()  # noqa: PTH123
         with open(reader) as answers:  # noqa: PTH123
             answer = answers.read()
         if answer != "ready":

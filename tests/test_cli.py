@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -210,6 +211,26 @@ def test_flask_run_serves_and_leaves_nothing(checkout):
     os.killpg(server.pid, signal.SIGTERM)
     server.wait()
     assert wait_until(lambda: not running_in(checkout)), running_in(checkout)
+
+
+def test_gunicorn_alone_starts_the_database_and_leaves_nothing(checkout):
+    """In a gevent worker, where to wait for the database must not stop the worker itself."""
+    flask(checkout, "db", "upgrade")
+    assert wait_until(lambda: not running_in(checkout)), running_in(checkout)
+    served = Served.__new__(Served)
+    served.port = free_port()
+    server = subprocess.Popen(
+        [sys.executable, "-m", "gunicorn", "--config", "gunicorn.conf.py", "wsgi:app"],
+        cwd=checkout,
+        env=environment(PORT=str(served.port)),
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert wait_until(served.answers)
+        assert served.request("GET", "/api/cleanings/") == (200, "[]")
+    finally:
+        server.terminate()
+        server.wait(20)
 
 
 def test_flask_shell_works(checkout):
