@@ -101,8 +101,8 @@ def _exec(program: str, *arguments: str) -> NoReturn:
 def _tables() -> Iterator[None]:
     try:
         yield
-    except ProgrammingError as error:
-        if not isinstance(error.orig, UndefinedTable):
+    except (ProgrammingError, UndefinedTable) as error:
+        if not isinstance(getattr(error, "orig", error), UndefinedTable):
             raise
         raise click.ClickException("The tables are missing: run flask db upgrade.") from None
 
