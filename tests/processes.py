@@ -77,11 +77,30 @@ def wait_until(condition, seconds=20.0):
     return answer
 
 
-class Served:
+class Address:
+    """Where the API is served."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def answers(self) -> bool:
+        try:
+            return self.request("GET", "/healthz")[0] == 200
+        except (URLError, ConnectionError):
+            return False
+
+    def request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, str]:
+        request = Request(f"http://127.0.0.1:{self.port}{path}", body, method=method)
+        request.add_header("Content-Type", "application/json")
+        with urlopen(request, timeout=10) as response:
+            return response.status, response.read().decode()
+
+
+class Served(Address):
     """``make run`` in a copy of the checkout, in a process group of its own."""
 
     def __init__(self, checkout: Path, *make: str, user: str | None = None) -> None:
-        self.port = free_port()
+        super().__init__(free_port())
         venv = Path(sys.prefix)
         self.process = subprocess.Popen(
             ["make", "run", *(make or ("--old-file", f"{venv}/.installed", f"VENV={venv}"))],
@@ -100,18 +119,6 @@ class Served:
         assert wait_until(lambda: ended() is not None or self.answers(), seconds), "no answer"
         assert self.process.poll() is None, self.process.communicate()[0]
         return self
-
-    def answers(self) -> bool:
-        try:
-            return self.request("GET", "/healthz")[0] == 200
-        except (URLError, ConnectionError):
-            return False
-
-    def request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, str]:
-        request = Request(f"http://127.0.0.1:{self.port}{path}", body, method=method)
-        request.add_header("Content-Type", "application/json")
-        with urlopen(request, timeout=10) as response:
-            return response.status, response.read().decode()
 
     def end(self, number: int = signal.SIGTERM, *, group: bool = False) -> tuple[int, str]:
         """Send a signal, to make or to all of it, and give the exit code and what it printed."""

@@ -13,7 +13,16 @@ import time
 from pathlib import Path
 
 import pytest
-from processes import Served, copy_checkout, environment, flask, free_port, running_in, wait_until
+from processes import (
+    Address,
+    Served,
+    copy_checkout,
+    environment,
+    flask,
+    free_port,
+    running_in,
+    wait_until,
+)
 
 from phresh.config import ROOT
 
@@ -212,8 +221,7 @@ def test_flask_run_serves_and_leaves_nothing(checkout):
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    served = Served.__new__(Served)
-    served.port = str(port)
+    served = Address(port)
     assert wait_until(served.answers)
     assert served.request("GET", "/api/cleanings/") == (200, "[]")
     os.killpg(server.pid, signal.SIGTERM)
@@ -226,8 +234,7 @@ def test_gunicorn_alone_starts_the_database_and_leaves_nothing(checkout):
     """In a gevent worker, where to wait for the database must not stop the worker itself."""
     flask(checkout, "db", "upgrade")
     assert wait_until(lambda: not running_in(checkout)), running_in(checkout)
-    served = Served.__new__(Served)
-    served.port = free_port()
+    served = Address(free_port())
     server = subprocess.Popen(
         [sys.executable, "-m", "gunicorn", "--config", "gunicorn.conf.py", "wsgi:app"],
         cwd=checkout,

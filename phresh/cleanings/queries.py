@@ -54,12 +54,10 @@ def cleaning_page(
         conditions.append(Cleaning.price <= price_max)
     # An index has the rows of one type in order, not those of two.
     kinds = [[Cleaning.cleaning_type == kind] for kind in sorted(set(cleaning_type))] or [[]]
-    build = _page_with_words if q else _page_without
-    return page.merged([build(page, [*conditions, *kind], q) for kind in kinds])
-
-
-def _page_without(page: Page, conditions: Conditions, _: str) -> Select[Any]:
-    return page.of(select(RENDERED).where(*conditions), Cleaning)
+    parts = [[*conditions, *kind] for kind in kinds]
+    if q:
+        return page.merged([_page_with_words(page, part, q) for part in parts])
+    return page.merged([page.of(select(RENDERED).where(*part), Cleaning) for part in parts])
 
 
 def _page_with_words(page: Page, conditions: Conditions, q: str) -> Select[Any]:
