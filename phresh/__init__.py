@@ -21,7 +21,7 @@ def create_app(settings: Mapping[str, Any] | None = None) -> Flask:
     :param settings: what replaces the environment and ``.env`` (phresh/config.py lists them)
     :raises ConfigError: when a setting cannot be used
     """
-    app = Flask(__name__)
+    app = api.App(__name__)
     app.config.update(read_settings(settings), API_VERSION=__version__)
     logs.init_app(app)
     db.init_app(app)

@@ -11,7 +11,7 @@ import click
 from dotenv import dotenv_values
 from marshmallow import INCLUDE, Schema, ValidationError, fields, validate, validates_schema
 from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError
 from webargs.fields import DelimitedList
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,10 +39,9 @@ class SettingsSchema(Schema):
     POSTGRES_PASSWORD = fields.String(load_default=None)
     POSTGRES_DB = fields.String(load_default="phresh")
 
-    # Connections a worker keeps, and may open beside them: workers times their sum has to
-    # stay below the server's max_connections (100 unless changed).
-    POOL_SIZE = fields.Integer(load_default=8, validate=POSITIVE)
-    POOL_OVERFLOW = fields.Integer(load_default=2, validate=validate.Range(min=0))
+    # Connections of a worker: times the workers, that has to stay below the server's
+    # max_connections (100 unless changed).
+    POOL_SIZE = fields.Integer(load_default=10, validate=POSITIVE)
     # Seconds, the shorter ones first: for a lock, a statement, all that a request waits for the
     # database; for one of the pool's connections, to connect, between the statements of a
     # transaction.
@@ -56,6 +55,8 @@ class SettingsSchema(Schema):
     IDLE_TIMEOUT = fields.Float(load_default=10, validate=ABOVE_ZERO)
     # Whether to ask the server for these limits when connecting, which PgBouncer refuses.
     DATABASE_LIMITS = fields.Boolean(load_default=True)
+    # Whether a connection keeps what it has planned, which PgBouncer's transactions forbid.
+    PREPARED_STATEMENTS = fields.Boolean(load_default=True)
 
     HOST = fields.String(load_default="127.0.0.1")
     PORT = fields.Integer(load_default=8000, validate=validate.Range(1, 65535))
@@ -128,11 +129,10 @@ def _database_url(settings: Mapping[str, Any]) -> URL | None:
     text = re.sub(r"^postgres(ql)?://", "postgresql+psycopg2://", text)
     try:
         url = make_url(_hosts_as_parameters(text))
-        url.get_dialect().import_dbapi()
-        url.get_dialect()().create_connect_args(url)  # refuses bad hosts and ports
-        if url.get_backend_name() in ("postgresql", "cockroachdb"):
+        if url.drivername == "postgresql+psycopg2":
+            url.get_dialect()().create_connect_args(url)  # refuses bad hosts and ports
             return url
-    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError, ValueError):
+    except (ArgumentError, ValueError):
         pass
     # Never the value itself: it may hold a password.
     raise ConfigError(

@@ -2,9 +2,8 @@
 
 import math
 import random
-import select
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextvars import ContextVar
 from functools import wraps
 from pathlib import Path
@@ -14,20 +13,28 @@ import psycopg2
 from flask import Flask, current_app
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
+from gevent.socket import wait_read, wait_write
 from psycopg2 import extensions
-from sqlalchemy import URL, ColumnElement, Executable, MetaData, Row, Text, cast, event, func
-from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import DeclarativeBase, QueryableAttribute
+from sqlalchemy import (
+    URL,
+    MetaData,
+    event,
+)
+from sqlalchemy.orm import DeclarativeBase
 
 from phresh import embedded
 from phresh.config import ConfigError
+from phresh.pool import Connection, Pool
+from phresh.statements import Query
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 TRANSIENT = ("40001", "40P01")  # serialization failure, deadlock
 TRIES = 3
+# A connection is of no more use: its primary was demoted, its server ends, it has lost what it had
+# prepared, or that fits the tables no more.
+RESET = ("25006", "57P01", "57P02", "57P03", "26000", "0A000")
 
 
 class Base(DeclarativeBase):
@@ -65,22 +72,32 @@ def init_app(app: Flask) -> None:
         "connect_timeout": str(app.config["CONNECT_TIMEOUT"]),
     }
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {
-        "pool_size": app.config["POOL_SIZE"],
-        "max_overflow": app.config["POOL_OVERFLOW"],
-        "pool_timeout": app.config["POOL_TIMEOUT"],
-        "pool_pre_ping": True,
-        "pool_recycle": 1800,
+        "max_overflow": -1,  # our pool bounds them; a wait here would be bounded by nothing
         "hide_parameters": True,  # names, later hashes: nothing of them in a log
         "connect_args": {k: v for k, v in connecting.items() if k not in url.query},
     }
     app.extensions["embedded"] = server
+    app.extensions["pool"] = Pool(
+        _connect,
+        size=app.config["POOL_SIZE"],
+        seconds=app.config["POOL_TIMEOUT"],
+        prepares=app.config["PREPARED_STATEMENTS"],
+    )
     db.init_app(app)
     migrate.init_app(app, db)
     app.before_request(lambda: _begin_deadline(app.config["DATABASE_TIMEOUT"]))
     with app.app_context():
-        event.listen(db.engine, "handle_error", _drop_demoted)
         if server is not None:
             event.listen(db.engine, "do_connect", lambda *_: server.ensure())
+
+
+def _connect() -> Any:
+    """Open a connection as the engine does, but for our pool."""
+    made = db.engine.raw_connection()
+    driver: Any = made.driver_connection
+    made.detach()
+    driver.autocommit = True
+    return driver
 
 
 def shown(url: URL) -> str:
@@ -153,71 +170,117 @@ def _connect_to_first(
 def _wait(connection: Any) -> None:
     """Wait until psycopg2's connection is done, but not past the deadline of the request.
 
-    gevent makes the poll a place where the worker serves other requests. To raise has psycopg2
-    close the connection, and the pool replace it.
+    Meanwhile the worker serves other requests. To raise has psycopg2 close the connection, and the
+    pool replace it.
     """
-    poll = select.poll()  # not select(), which fails on file descriptors over 1023
-    events = {extensions.POLL_READ: select.POLLIN, extensions.POLL_WRITE: select.POLLOUT}
     while (state := connection.poll()) != extensions.POLL_OK:
-        descriptor = connection.fileno()
-        poll.register(descriptor, events[state])
+        late = psycopg2.OperationalError("The database did not answer in time.")
         left = min(_time_left(), 3600)
-        if left <= 0 or not poll.poll(left * 1000):
-            raise psycopg2.OperationalError("The database did not answer in time.")
-        poll.unregister(descriptor)
+        if left <= 0:
+            raise late
+        wait = wait_read if state == extensions.POLL_READ else wait_write
+        wait(connection.fileno(), left, late)
 
 
-def _drop_demoted(context: ExceptionContext) -> None:
-    """Have the pool drop a connection to a primary that was demoted: it can write no more."""
-    if getattr(context.original_exception, "pgcode", None) == "25006":  # read only transaction
-        context.is_disconnect = True
+class StaleError(psycopg2.OperationalError):
+    """A connection that has served before was lost or reset meanwhile; another one may do."""
+
+
+class Session:
+    """One connection for one request, taken from the pool when its first query comes.
+
+    :param is_transaction: whether its queries are one transaction, which is committed at the end
+        unless something is raised; else each is on its own
+    """
+
+    def __init__(self, *, is_transaction: bool) -> None:
+        self._begin = "BEGIN; " if is_transaction else ""
+        self._is_transaction = is_transaction
+        self._pool: Pool = current_app.extensions["pool"]
+        self._connection: Connection | None = None
+
+    def run(self, query: Query) -> list[tuple[Any, ...]]:
+        """Give the rows of a query."""
+        connection = self._connection
+        if connection is None:
+            connection = self._connection = self._pool.take(_time_left())
+        try:
+            rows = connection.run(query, self._begin)
+        except psycopg2.Error as error:
+            if error.pgcode in RESET or connection.is_lost(error):
+                connection.driver.close()
+                if connection.has_served:
+                    raise StaleError(error.pgcode or str(error).strip()) from error
+            raise
+        self._begin = ""
+        return rows
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, kind: Any, *_: object) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        try:
+            if self._is_transaction and not connection.driver.closed:
+                connection.end("COMMIT" if kind is None else "ROLLBACK")
+        finally:
+            connection.has_served = True
+            self._pool.give_back(None if connection.driver.closed else connection)
+
+
+_session: ContextVar[Session | None] = ContextVar("session", default=None)
+
+
+def fetch(query: Query) -> list[tuple[Any, ...]]:
+    """Give the rows of a query: in the transaction of a writing view, else outside of any."""
+    session = _session.get()
+    return session.run(query) if session is not None else _with_retries(_alone, query)
+
+
+def _alone(query: Query) -> list[tuple[Any, ...]]:
+    with Session(is_transaction=False) as session:
+        return session.run(query)
 
 
 def transaction(view: Callable[P, R]) -> Callable[P, R]:
     """Run a writing view as one transaction: returning commits, raising rolls back.
 
     This is the only commit there is. The view has rendered its answer by then, and the answer
-    is sent only afterwards. What two transactions did to each other is tried again, all of it.
+    is sent only afterwards.
     """
+
+    def once(*args: P.args, **kwargs: P.kwargs) -> R:
+        with Session(is_transaction=True) as session:
+            before = _session.set(session)
+            try:
+                return view(*args, **kwargs)
+            finally:
+                _session.reset(before)
 
     @wraps(view)
     def committed(*args: P.args, **kwargs: P.kwargs) -> R:
-        tries = 0
-        while True:
-            tries += 1
-            try:
-                with db.session.begin():
-                    return view(*args, **kwargs)
-            except DBAPIError as error:
-                again = getattr(error.orig, "pgcode", None) in TRANSIENT and tries < TRIES
-                # A connection may have to be waited for once more.
-                if not again or _time_left() < current_app.config["POOL_TIMEOUT"]:
-                    raise
-            time.sleep(random.uniform(0.01, 0.05) * tries)  # noqa: S311
+        return _with_retries(once, *args, **kwargs)
 
     return committed
 
 
-def fetch(statement: Executable) -> Sequence[Row[*tuple[Any, ...]]]:
-    """Give the rows of a statement: in the transaction of a writing view, else outside of any."""
-    if db.session.registry.has() and db.session().in_transaction():
-        return db.session.execute(statement).all()
-    with db.engine.connect() as connection:
-        driver: Any = connection.connection.driver_connection
-        # Not SQLAlchemy's isolation level AUTOCOMMIT: to set that back asks the server, and when
-        # the connection was lost meanwhile the pool never gets it back.
-        driver.autocommit = True
-        try:
-            return connection.execute(statement).all()
-        finally:
-            if not driver.closed:
-                driver.autocommit = False
+def _with_retries(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Do it again when it failed without a trace and may not fail again.
 
-
-def row_json(*columns: QueryableAttribute[Any]) -> ColumnElement[str]:
-    """Give the SQL that writes a row as JSON text, one member a column, in this order.
-
-    Every answer is rendered by PostgreSQL, and only there: Python passes the text through.
+    So it is with a connection gone stale, as long as the pool has others; and, a few times, with
+    what transactions do to each other.
     """
-    members = [part for column in columns for part in (column.key, column)]
-    return cast(func.json_build_object(*members), Text)
+    tries = 0
+    while True:
+        try:
+            return work(*args, **kwargs)
+        except psycopg2.Error as error:
+            collided = error.pgcode in TRANSIENT
+            tries += collided
+            again = isinstance(error, StaleError) or (collided and tries < TRIES)
+            if not again or _time_left() <= 0:
+                raise
+        if collided:
+            time.sleep(random.uniform(0.01, 0.05) * tries)  # noqa: S311

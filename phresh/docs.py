@@ -2,7 +2,9 @@
 
 from importlib.resources import files
 
-from flask import Blueprint, Response, make_response, render_template
+from flask import Blueprint, render_template
+
+from phresh.api import Response
 
 # Scripts only from here, none in the page itself; Swagger UI styles its elements in place.
 CONTENT_SECURITY_POLICY = (
@@ -22,6 +24,6 @@ blp = Blueprint(
 @blp.get("/docs/")
 def show_docs() -> Response:
     """Show the docs page."""
-    response = make_response(render_template("docs.html"))
-    response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+    response = Response(render_template("docs.html"), mimetype="text/html")
+    response.policy = CONTENT_SECURITY_POLICY
     return response

@@ -19,21 +19,23 @@ from flask_smorest import abort
 from psycopg2.errors import LockNotAvailable
 from sqlalchemy import (
     CheckConstraint,
+    ColumnElement,
     DateTime,
+    Executable,
     Index,
     PrimaryKeyConstraint,
     Text,
+    cast,
     delete,
     func,
     select,
-    text,
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB, insert
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Mapped, mapped_column
 
-from phresh.db import Base, db
+from phresh.db import Base, db, fetch
+from phresh.statements import Value, query
 
 GUEST = ""
 KEEP = timedelta(hours=24)
@@ -107,8 +109,7 @@ def idempotent(view: Callable[..., Any]) -> Callable[..., Any]:
             return _first_answer(name, body_hash)
         result = view(*args[:-1], **kwargs)
         given, headers = result if isinstance(result, tuple) else (result, {})
-        store = update(IdempotencyKey).filter_by(**name).values(answer=given, headers=headers)
-        db.session.execute(store)
+        fetch(_answered_key(**name, answer=given, headers=json.dumps(headers)))
         return result
 
     return answer
@@ -116,28 +117,55 @@ def idempotent(view: Callable[..., Any]) -> Callable[..., Any]:
 
 def _claim(name: dict[str, str], body_hash: str) -> bool:
     """Insert the key; wait a moment for a transaction that has it and has not ended."""
-    seconds = current_app.config["LOCK_TIMEOUT"]
-    db.session.execute(text(f"SET LOCAL lock_timeout = {seconds * 1000:.0f}"))
-    claim = insert(IdempotencyKey).values(**name, body_hash=body_hash).on_conflict_do_nothing()
+    fetch(_lock_timeout(milliseconds=f"{current_app.config['LOCK_TIMEOUT'] * 1000:.0f}"))
     try:
-        claimed = db.session.execute(claim.returning(IdempotencyKey.key)).first()
-    except OperationalError as error:
-        if isinstance(error.orig, LockNotAvailable):
-            abort(409, message="The first request with this Idempotency-Key still runs.")
-        raise
-    return claimed is not None
+        return bool(fetch(_claimed_key(**name, body_hash=body_hash)))
+    except LockNotAvailable:
+        abort(409, message="The first request with this Idempotency-Key still runs.")
 
 
 def _first_answer(name: dict[str, str], body_hash: str) -> Any:
-    row = db.session.scalars(select(IdempotencyKey).filter_by(**name)).first()
-    if row is None:  # removed this moment
+    rows = fetch(_used_key(**name))
+    if not rows:  # removed this moment
         abort(409, message="This Idempotency-Key was just forgotten. Send the request again.")
-    if row.body_hash != body_hash:
+    first_hash, answer, headers = rows[0]
+    if first_hash != body_hash:
         abort(
             422,
             messages={"headers": {"Idempotency-Key": ["Was used before, with another body."]}},
         )
-    return row.answer, row.headers
+    return answer, json.loads(headers)
+
+
+@query
+def _lock_timeout(*, milliseconds: Value) -> Executable:
+    """How long to wait for a lock in this transaction."""
+    return select(func.set_config("lock_timeout", milliseconds, True))
+
+
+@query
+def _claimed_key(**values: Value) -> Executable:
+    """Insert a key; no row where there is one, once the transaction that has it ended."""
+    claim = insert(IdempotencyKey).values(values).on_conflict_do_nothing()
+    return claim.returning(IdempotencyKey.key)
+
+
+@query
+def _used_key(**name: Value) -> Executable:
+    """What is known of a key."""
+    row = IdempotencyKey
+    return select(row.body_hash, row.answer, cast(row.headers, Text)).where(*_named(name))
+
+
+@query
+def _answered_key(*, answer: Value, headers: Value, **name: Value) -> Executable:
+    """Store the answer that was given."""
+    stored = {"answer": answer, "headers": cast(headers, JSONB)}
+    return update(IdempotencyKey).where(*_named(name)).values(stored)
+
+
+def _named(name: dict[str, Value]) -> list[ColumnElement[bool]]:
+    return [getattr(IdempotencyKey, column) == value for column, value in name.items()]
 
 
 def remove_old_keys() -> int:

@@ -312,14 +312,16 @@ class Client:
 class Phresh:
     """The app, served by gunicorn from a copy of the checkout."""
 
-    def __init__(self, checkout: Path, database_url: str, **settings: str) -> None:
+    def __init__(
+        self, checkout: Path, database_url: str, app: str = "wsgi:app", **settings: str
+    ) -> None:
         """Start it and wait until it answers."""
         self.port = free_port()
         self.log = checkout.parent / f"gunicorn-{self.port}.log"
         settings = {"WORKERS": "2", "DATABASE_URL": database_url, **settings}
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"],
+                [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", app],
                 cwd=checkout,
                 env=environment(PORT=str(self.port), **settings),
                 stdout=log,
@@ -340,10 +342,13 @@ class Phresh:
             return list(pool.map(lambda request: self.send(*request), requests))
 
     @contextmanager
-    def load(self, *jobs: Callable[[int], tuple[Any, ...]], seconds: float = 60) -> Iterator[Any]:
+    def load(
+        self, *jobs: Callable[[int], tuple[Any, ...]], seconds: float = 60, **headers: str
+    ) -> Iterator[Any]:
         """Have a client each send one request of its job after the other, on a kept connection.
 
         Gives the list that the answers go to. Ends with the block, and after those seconds.
+        With ``Connection="close"`` each request has a connection of its own.
         """
         answers: list[Answer] = []
         end = threading.Event()
@@ -354,7 +359,7 @@ class Phresh:
                 for number in itertools.count():
                     if end.is_set() or time.monotonic() > until:
                         return
-                    answer = client.send(*job(number))
+                    answer = client.send(*job(number), **headers)
                     answers.append(answer)
                     if answer.status not in (200, 201):
                         end.wait(0.05)
@@ -372,6 +377,22 @@ class Phresh:
     def terminate(self) -> None:
         """Tell it to end, as an orchestrator does."""
         self._process.terminate()
+
+    def workers(self) -> set[int]:
+        """Give the processes that answer."""
+        return set(_children(self._process.pid))
+
+    def end_worker(self) -> set[int]:
+        """Tell one worker to end, and give it."""
+        worker = min(self.workers())
+        os.kill(worker, signal.SIGTERM)
+        return {worker}
+
+    def reload(self) -> set[int]:
+        """Tell it to replace all its workers, and give these."""
+        workers = self.workers()
+        self._process.send_signal(signal.SIGHUP)
+        return workers
 
     def stop(self) -> int:
         """End it, and give the exit code."""

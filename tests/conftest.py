@@ -7,11 +7,20 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask_migrate import upgrade
-from sqlalchemy import event, text
+from sqlalchemy import Engine, Executable, text
 
 from phresh import create_app
 from phresh.cleanings.models import Cleaning
-from phresh.db import db
+from phresh.config import read_settings
+from phresh.db import Session, db
+from phresh.statements import Query, query
+
+
+@query
+def sql_text(statement: str) -> Executable:
+    """The SQL as it stands, for a view that a test makes."""
+    return text(statement).execution_options(plan_by_values=True)
+
 
 CREATE = "CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C.UTF-8'"
 
@@ -50,8 +59,15 @@ def database_url(make_database) -> str:
 
 
 @pytest.fixture(scope="session")
-def app(database_url) -> Iterator[Flask]:
-    app = create_app({"DATABASE_URL": database_url, "TESTING": True})
+def settings(database_url) -> dict[str, Any]:
+    """The settings of an app on the test database, prepared statements as the environment says."""
+    prepared = read_settings()["PREPARED_STATEMENTS"]
+    return {"DATABASE_URL": database_url, "PREPARED_STATEMENTS": prepared}
+
+
+@pytest.fixture(scope="session")
+def app(settings) -> Iterator[Flask]:
+    app = create_app({**settings, "TESTING": True})
     yield app
     with app.app_context():
         db.engine.dispose()
@@ -81,11 +97,12 @@ def clean_tables(request) -> Iterator[None]:
 def sql(app) -> Iterator[Any]:
     """Run SQL on the test database, past every schema."""
     with app.app_context():
-        yield lambda statement, **values: _run(statement, values)
+        engine = db.engine
+        yield lambda statement, **values: _run(engine, statement, values)
 
 
-def _run(statement: str, values: dict[str, Any]) -> Any:
-    with db.engine.begin() as connection:
+def _run(engine: Engine, statement: str, values: dict[str, Any]) -> Any:
+    with engine.begin() as connection:
         result = connection.execute(text(statement), values)
         return result.all() if result.returns_rows else None
 
@@ -105,14 +122,14 @@ def make_cleaning(app) -> Any:
 
 
 @pytest.fixture
-def statements(app) -> Iterator[list[str]]:
+def statements(monkeypatch) -> list[str]:
     """The SQL statements that were sent, without BEGIN and the like."""
     seen: list[str] = []
+    run = Session.run
 
-    def note(_connection, _cursor, statement, *_):
-        seen.append(statement)
+    def noted(session: Session, query: Query) -> Any:
+        seen.append(query.statement.text)
+        return run(session, query)
 
-    with app.app_context():
-        event.listen(db.engine, "before_cursor_execute", note)
-        yield seen
-        event.remove(db.engine, "before_cursor_execute", note)
+    monkeypatch.setattr(Session, "run", noted)
+    return seen

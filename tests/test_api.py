@@ -5,9 +5,8 @@ import socket
 import threading
 
 import pytest
+from conftest import sql_text
 from flask import Blueprint
-from sqlalchemy import text
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.serving import make_server
 
 from phresh import create_app
@@ -152,8 +151,8 @@ def test_a_preflight_allows_what_clients_send(client):
     assert "PATCH" in response.headers["Access-Control-Allow-Methods"]
 
 
-def test_cors_can_be_closed(database_url):
-    app = create_app({"DATABASE_URL": database_url, "CORS_ORIGINS": "https://a.example"})
+def test_cors_can_be_closed(settings):
+    app = create_app({**settings, "CORS_ORIGINS": "https://a.example"})
     ours, other = ({"Origin": f"https://{name}.example"} for name in "ab")
     client = app.test_client()
     assert (
@@ -180,22 +179,18 @@ def test_a_database_that_is_away_is_503():
 
 
 @pytest.fixture
-def broken(database_url):
+def broken(settings):
     """A client of an app with views that fail as asked: by an exception, or by an SQLSTATE."""
-    app = create_app({"DATABASE_URL": database_url})
+    app = create_app(settings)
     views = Blueprint("broken", __name__)
 
     @views.get("/sqlstate/<state>")
     def raise_sqlstate(state):
-        fetch(text(f"DO $$ BEGIN RAISE EXCEPTION 'secret' USING ERRCODE = '{state}'; END $$"))
+        fetch(sql_text(f"DO $$ BEGIN RAISE EXCEPTION 'secret' USING ERRCODE = '{state}'; END $$"))
 
     @views.get("/sql/<statement>")
     def run(statement):
-        fetch(text(statement))
-
-    @views.get("/pool")
-    def raise_pool_timeout():
-        raise PoolTimeout
+        fetch(sql_text(statement))
 
     @views.get("/error")
     def raise_error():
@@ -237,10 +232,6 @@ def test_what_the_database_says_is_logged_without_values(broken, statement, capl
     assert len(caplog.records) == 1
 
 
-def test_an_empty_pool_is_503(broken):
-    assert problem(broken.get("/pool"), 503)
-
-
 def test_a_defect_is_500_and_tells_nothing(broken, caplog):
     assert problem(broken.get("/error"), 500) == "Internal Server Error"
     assert "secret" in caplog.text
@@ -252,7 +243,7 @@ def test_a_refused_write_leaves_nothing(app, sql):
 
     @transaction
     def write_and_fail():
-        fetch(text("INSERT INTO cleanings (name, price) VALUES ('x', 1) RETURNING id"))
+        fetch(sql_text("INSERT INTO cleanings (name, price) VALUES ('x', 1) RETURNING id"))
         raise RuntimeError
 
     with app.app_context(), pytest.raises(RuntimeError):

@@ -3,18 +3,16 @@
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 
-import psycopg2
 import pytest
 from cluster import Client, Cluster, Phresh, Proxy, make_folder
+from conftest import sql_text
 from flask_migrate import upgrade
 from processes import copy_checkout, wait_until
-from sqlalchemy import event, text
 
 from phresh import create_app
 from phresh.api import Blueprint
-from phresh.db import db
+from phresh.db import Session, db, fetch
 
 PATH = "/api/cleanings/"
 OK = (200, 201)
@@ -71,8 +69,8 @@ def proxy(cluster, put_away):
 
 @pytest.fixture
 def serve(ground, put_away):
-    def start(url, **settings):
-        served = Phresh(ground[0] / "checkout", url, **settings)
+    def start(url, app="wsgi:app", **settings):
+        served = Phresh(ground[0] / "checkout", url, app, **settings)
         put_away(served.stop)
         return served
 
@@ -183,22 +181,21 @@ def test_a_restart_that_no_request_saw_makes_none_fail(cluster, serve):
     assert statuses(served.send_all(*requests)) == {200, 201}
 
 
-def test_a_read_that_loses_its_connection_gives_it_back(app, client, sql):
+def test_a_read_that_loses_its_connection_gives_it_back(settings, sql, monkeypatch):
     """Lost after the answer came, and before the connection is back in the pool."""
+    run = Session.run
 
-    def lose(connection, cursor, statement, *_):
-        if "json_build_object" in statement:
-            process = cursor.connection.info.backend_pid
-            with closing(psycopg2.connect(cursor.connection.dsn)) as other:
-                other.cursor().execute("SELECT pg_terminate_backend(%s, 5000)", [process])
+    def run_and_lose(session, query):
+        rows = run(session, query)
+        backend = session._connection.driver.info.backend_pid
+        sql(f"SELECT pg_terminate_backend({backend}, 5000)")
+        return rows
 
+    client = create_app({**settings, "POOL_SIZE": 1}).test_client()
     client.get(PATH)
-    event.listen(db.engine, "after_cursor_execute", lose)
-    try:
-        assert client.get(PATH).status_code in (200, 503)
-    finally:
-        event.remove(db.engine, "after_cursor_execute", lose)
-    assert db.engine.pool.checkedout() == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "run", run_and_lose)
+        assert client.get(PATH).status_code == 200
     assert client.get(PATH).status_code == 200
 
 
@@ -253,7 +250,7 @@ def test_writes_go_on_at_the_standby_when_the_primary_is_killed(cluster, ground,
 
 @pytest.mark.slow
 def test_a_demoted_primary_is_let_go(cluster, serve):
-    served = serve(cluster.url, WORKERS="1", POOL_SIZE="1", POOL_OVERFLOW="0")
+    served = serve(cluster.url, WORKERS="1", POOL_SIZE="1")
     mine = "SELECT pid FROM pg_stat_activity WHERE application_name = 'phresh'"
     assert served.send(*post("Before")).status == 201
     before = cluster.sql(mine)
@@ -274,7 +271,7 @@ def test_a_demoted_primary_is_let_go(cluster, serve):
 
 @pytest.mark.slow
 def test_a_silent_network_is_answered_and_recovered_from(proxy, serve):
-    pool = {"WORKERS": "1", "POOL_SIZE": "4", "POOL_OVERFLOW": "1"}
+    pool = {"WORKERS": "1", "POOL_SIZE": "5"}
     served = serve(f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres", **pool)
     requests = [reader(0), post("One"), ("GET", f"{PATH}1/")] * 5  # thrice the pool
     assert statuses(served.send_all(*requests)) <= {*OK, 404}
@@ -295,8 +292,9 @@ def test_the_first_connection_meets_a_silent_network(cluster, serve, put_away, h
         put_away(proxy.close)
         proxy.mode = "hole"
     where = ",".join(f"127.0.0.1:{proxy.port}" for proxy in proxies)
-    served = serve(f"postgresql://postgres@{where}/postgres?target_session_attrs=read-write")
-    for answer in served.send_all(*[reader(0), post("One"), ("GET", "/readyz")] * 5):
+    where = f"postgresql://postgres@{where}/postgres?target_session_attrs=read-write"
+    served = serve(where, WORKERS="1", POOL_SIZE="30")
+    for answer in served.send_all(*[reader(0), post("One"), ("GET", "/readyz")] * 10):
         assert_away(answer)
     for proxy in proxies:
         proxy.mode = "pass"
@@ -344,7 +342,39 @@ NOTE = f"""
     END $$;
     CREATE TRIGGER note BEFORE INSERT ON cleanings FOR EACH ROW EXECUTE FUNCTION note();
 """
-ACTIVE = "SELECT query FROM pg_stat_activity WHERE application_name = 'phresh' AND state = 'active'"
+SESSIONS = "SELECT query FROM pg_stat_activity WHERE application_name = 'phresh'"
+ACTIVE = f"{SESSIONS} AND state = 'active'"
+IDLE = f"{SESSIONS} AND state = 'idle in transaction'"
+# A module that serves one more view, which leaves its transaction idle for two seconds.
+PAUSING = """
+import time
+
+from sqlalchemy import text
+
+from phresh import create_app
+from phresh.api import Blueprint
+from phresh.db import fetch
+from phresh.statements import query
+
+blp = Blueprint("pausing", __name__)
+
+
+@query
+def touched():
+    return text("UPDATE cleanings SET description = 'touched' RETURNING id::text")
+
+
+@blp.route("/pause/", methods=["POST"])
+@blp.response(201)
+def pause():
+    fetch(touched())
+    time.sleep(2)
+    return fetch(touched())[0][0]
+
+
+app = create_app()
+app.register_blueprint(blp)
+"""
 
 
 @pytest.mark.slow
@@ -404,7 +434,7 @@ def test_a_request_waits_for_the_database_five_seconds_at_most(cluster, serve):
 @pytest.mark.slow
 def test_an_exhausted_pool_is_answered(cluster, serve):
     cluster.sql(SLEEP)
-    one = {"WORKERS": "1", "POOL_SIZE": "1", "POOL_OVERFLOW": "0", "POOL_TIMEOUT": "1"}
+    one = {"WORKERS": "1", "POOL_SIZE": "1", "POOL_TIMEOUT": "1"}
     served = serve(cluster.url, **one, STATEMENT_TIMEOUT="9", DATABASE_TIMEOUT="10")
     with ThreadPoolExecutor() as pool:
         slow = pool.submit(served.send, *post("sleep 6"))
@@ -416,13 +446,31 @@ def test_an_exhausted_pool_is_answered(cluster, serve):
     assert statuses(served.send_all(*[reader(0)] * 4)) == {200}
 
 
+@pytest.mark.slow
+def test_an_idle_transaction_is_ended(cluster, ground, serve):
+    (ground[0] / "checkout" / "pausing.py").write_text(PAUSING)
+    served = serve(cluster.url, "pausing:app", WORKERS="1", IDLE_TIMEOUT="1")
+    cluster.sql("INSERT INTO cleanings (name, price) VALUES ('One', 1)")
+    change = ("PATCH", f"{PATH}1/", {"cleaning_update": {"name": "Other"}})
+    for _ in range(2):  # on a new connection, then on one that has served
+        with ThreadPoolExecutor() as pool:
+            paused = pool.submit(served.send, "POST", "/pause/")
+            assert wait_until(lambda: cluster.sql(IDLE))
+            changed = served.send(*change)
+            assert changed.status == 200
+            assert changed.ended < paused.result().ended
+            assert_away(paused.result())
+        assert cluster.sql("SELECT name, description FROM cleanings") == [("Other", None)]
+    assert served.send("GET", PATH).status == 200
+
+
 # Transactions that collide
 
 
 @pytest.fixture
-def colliding(database_url):
+def colliding(settings):
     """An app with a view that fails so often as its query says, of what its query says."""
-    app = create_app({"DATABASE_URL": database_url})
+    app = create_app(settings)
     tries = []
     blp = Blueprint("colliding", __name__)
 
@@ -430,11 +478,10 @@ def colliding(database_url):
     @blp.response(201)
     def collide(times, state):
         tries.append(state)
-        insert = text("INSERT INTO cleanings (name, price) VALUES ('One', 1) RETURNING id::text")
-        written = db.session.execute(insert).scalar()
+        insert = "INSERT INTO cleanings (name, price) VALUES ('One', 1) RETURNING id::text"
+        written = fetch(sql_text(insert))[0][0]
         if len(tries) <= times:
-            fail = f"DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{state}'; END $$"
-            db.session.execute(text(fail))
+            fetch(sql_text(f"DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{state}'; END $$"))
         return written
 
     app.register_blueprint(blp)
@@ -532,8 +579,24 @@ def test_a_request_in_flight_at_the_end_is_answered(cluster, serve):
 
 
 @pytest.mark.slow
+def test_a_request_in_flight_for_too_long_at_the_end_leaves_nothing(cluster, serve):
+    cluster.sql(SLEEP)
+    served = serve(cluster.url, DATABASE_LIMITS="false", DATABASE_TIMEOUT="60")
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(served.send, *post("sleep 20"))
+        assert wait_until(lambda: cluster.sql(ACTIVE))
+        told = time.monotonic()
+        served.stop()
+        assert 14 <= time.monotonic() - told < 18
+        assert answer.result().sent
+        assert answer.result().status == 0
+    assert cluster.sql(ACTIVE)
+    assert wait_until(lambda: not cluster.sql(SESSIONS))
+    assert stored(cluster) == set()
+
+
+@pytest.mark.slow
 def test_nothing_sent_on_a_kept_connection_is_dropped_at_the_end(cluster, serve, put_away):
-    """A new one may be reset: the kernel takes it a moment before the listener is closed."""
     served = serve(cluster.url)
     idle = [Client(served.port) for _ in range(4)]
     for client in idle:
@@ -547,5 +610,30 @@ def test_nothing_sent_on_a_kept_connection_is_dropped_at_the_end(cluster, serve,
     assert statuses(late) == {200}
     assert all(answer.kept for answer in late)
     assert statuses(answers) == {200, 201, 0}
-    assert [a for a in answers if a.kept and a.sent and not a.status] == []
+    assert [answer for answer in answers if answer.sent and not answer.status] == []
     assert acknowledged(answers) <= stored(cluster)
+
+
+@pytest.mark.slow
+def test_nothing_sent_on_a_new_connection_is_dropped_at_the_end(cluster, serve):
+    served = serve(cluster.url)
+    with served.load(*WRITERS, *[reader] * 4, Connection="close") as answers:
+        enough(answers)
+        served.terminate()
+        assert served.stop() == 0
+    assert statuses(answers) == {200, 201, 0}
+    assert [answer for answer in answers if answer.sent and not answer.status] == []
+    assert acknowledged(answers) <= stored(cluster)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("replace", [Phresh.end_worker, Phresh.reload])
+def test_new_connections_are_served_while_workers_are_replaced(cluster, serve, replace):
+    served = serve(cluster.url)
+    with served.load(*WRITERS, *[reader] * 4, Connection="close") as answers:
+        enough(answers)
+        replaced = replace(served)
+        assert wait_until(lambda: not replaced & served.workers())
+        enough(answers)
+    assert statuses(answers) == {200, 201}
+    assert max(answer.seconds for answer in answers) < 3.5

@@ -9,7 +9,7 @@ import pytest
 from werkzeug.test import create_environ, run_wsgi_app
 
 from phresh import create_app
-from phresh.logs import JSONFormatter
+from phresh.logs import JSONFormatter, LoopHandler
 
 LIST = "/api/cleanings/"
 
@@ -70,7 +70,7 @@ def test_behind_tls_browsers_are_told_to_stay_there(client):
     assert response.headers["Strict-Transport-Security"] == "max-age=31536000"
 
 
-def test_every_line_of_a_request_has_its_id(database_url, lines):
+def test_every_line_of_a_request_has_its_id(lines):
     app = create_app({"DATABASE_URL": "postgresql://127.0.0.1:1/none"})
     response = app.test_client().get(LIST, headers={"X-Request-Id": "mine"})
     assert response.json["request_id"] == "mine"
@@ -100,8 +100,8 @@ def test_what_is_sent_is_in_no_line(client, lines):
     assert secret not in json.dumps(lines())
 
 
-def test_only_trusted_hosts_are_served(database_url):
-    settings = {"DATABASE_URL": database_url, "TRUSTED_HOSTS": "phresh.example,.shop.example"}
+def test_only_trusted_hosts_are_served(settings):
+    settings = {**settings, "TRUSTED_HOSTS": "phresh.example,.shop.example"}
     client = create_app(settings).test_client()
     for host in ("phresh.example", "phresh.example:8000", "a.shop.example", "127.0.0.1:8000"):
         assert client.get("/healthz", headers={"Host": host}).status_code == 200
@@ -122,9 +122,54 @@ def test_a_request_without_a_host_is_400(app):
     ("proxies", "addr", "secure"),
     [(0, "127.0.0.1", False), (1, "2.2.2.2", True), (2, "1.1.1.1", True)],
 )
-def test_only_trusted_proxies_are_believed(database_url, lines, proxies, addr, secure):
-    client = create_app({"DATABASE_URL": database_url, "TRUSTED_PROXIES": proxies}).test_client()
+def test_only_trusted_proxies_are_believed(settings, lines, proxies, addr, secure):
+    client = create_app({**settings, "TRUSTED_PROXIES": proxies}).test_client()
     forwarded = {"X-Forwarded-For": "1.1.1.1, 2.2.2.2", "X-Forwarded-Proto": "https, https"}
     response = client.get("/healthz", headers=forwarded)
     assert lines()[-1]["remote_addr"] == addr
     assert ("Strict-Transport-Security" in response.headers) == secure
+
+
+@pytest.fixture
+def loop():
+    """A handler that writes to a stream, and what it left to the event loop."""
+    handler, left = LoopHandler(), []
+    handler.setStream(io.StringIO())
+    handler.defer(left.append)
+    return handler, left
+
+
+def test_the_lines_of_a_turn_are_written_at_once(loop):
+    handler, left = loop
+    for text in ("one", "two"):
+        handler.handle(logging.makeLogRecord({"msg": text}))
+    assert handler.stream.getvalue() == ""
+    assert len(left) == 1
+    left.pop()()
+    assert handler.stream.getvalue() == "one\ntwo\n"
+    handler.handle(logging.makeLogRecord({"msg": "three"}))
+    left.pop()()
+    assert handler.stream.getvalue() == "one\ntwo\nthree\n"
+
+
+def test_what_is_left_is_written_at_the_end(loop):
+    handler, _ = loop
+    handler.handle(logging.makeLogRecord({"msg": "one"}))
+    handler.flush()  # logging.shutdown() calls it
+    assert handler.stream.getvalue() == "one\n"
+
+
+def test_a_line_that_cannot_be_made_costs_no_other(loop, capsys):
+    handler, left = loop
+    handler.handle(logging.makeLogRecord({"msg": "%d", "args": ("x",)}))
+    handler.handle(logging.makeLogRecord({"msg": "one"}))
+    left.pop()()
+    assert handler.stream.getvalue() == "one\n"
+    assert "Logging error" in capsys.readouterr().err
+
+
+def test_without_a_loop_each_line_is_written():
+    handler = LoopHandler()
+    handler.setStream(io.StringIO())
+    handler.handle(logging.makeLogRecord({"msg": "one"}))
+    assert handler.stream.getvalue() == "one\n"

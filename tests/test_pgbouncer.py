@@ -138,7 +138,7 @@ def test_the_suite_passes(pgbouncer):
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *aside],
         cwd=ROOT,
-        env=environment(DATABASE_URL=pgbouncer.url),
+        env=environment(DATABASE_URL=pgbouncer.url, PREPARED_STATEMENTS="false"),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -153,7 +153,7 @@ def test_the_suite_passes(pgbouncer):
 
 
 def test_requests_share_the_connections_to_the_server(serve, pgbouncer):
-    served = serve(DATABASE_LIMITS="false")
+    served = serve(DATABASE_LIMITS="false", PREPARED_STATEMENTS="false")
     created = served.send_all(
         *(("POST", PATH, {"new_cleaning": {"name": f"Job {n}", "price": n}}) for n in range(40))
     )
@@ -175,7 +175,7 @@ def test_requests_share_the_connections_to_the_server(serve, pgbouncer):
 
 
 def test_the_limits_are_those_of_the_role(serve, cluster):
-    served = serve(DATABASE_LIMITS="false")
+    served = serve(DATABASE_LIMITS="false", PREPARED_STATEMENTS="false")
     created = served.send("POST", PATH, {"new_cleaning": {"name": "Locked", "price": 1}})
     place = created.headers["Location"]
     with closing(cluster.connect()) as other, other.cursor() as cursor:

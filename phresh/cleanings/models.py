@@ -49,11 +49,12 @@ class Cleaning(Base):
     price: Mapped[Decimal] = mapped_column(Numeric(10, 2))
 
 
+ID, PRICE = ("id", int), ("price", Decimal)
 ORDERS = {
-    "-id": Order({"id": int}, descending=True),
-    "id": Order({"id": int}),
-    "price": Order({"price": Decimal, "id": int}),
-    "-price": Order({"price": Decimal, "id": int}, descending=True),
+    "-id": Order((ID,), descending=True),
+    "id": Order((ID,)),
+    "price": Order((PRICE, ID)),
+    "-price": Order((PRICE, ID), descending=True),
 }
 
 

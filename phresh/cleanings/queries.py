@@ -1,4 +1,4 @@
-"""The statements on cleanings. Each gives rows of rendered JSON."""
+"""The queries on cleanings. Each gives rows of rendered JSON."""
 
 import re
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ from sqlalchemy import (
 from sqlalchemy.orm import aliased
 
 from phresh.cleanings.models import Cleaning, is_word_character
-from phresh.db import row_json
 from phresh.pages import Page
+from phresh.statements import Query, Value, parameter, query, row_json
 
 Conditions = Sequence[ColumnElement[bool]]
 
@@ -40,35 +40,52 @@ RENDERED = _rendered(Cleaning)
 
 
 def cleaning_page(
-    page: Page,
-    cleaning_type: Sequence[str] = (),
-    price_min: Decimal | None = None,
-    price_max: Decimal | None = None,
-    q: str = "",
-) -> Executable:
+    page: Page, cleaning_type: Sequence[str] = (), q: str = "", **prices: Decimal
+) -> Query:
     """The page of those that pass every filter given."""
+    kinds = {f"kind_{i}": kind for i, kind in enumerate(sorted(set(cleaning_type)))}
+    words = [_patterns(word) for word in q.split()]
+    patterns = {
+        f"word_{i}_{j}": text for i, word in enumerate(words) for j, text in enumerate(word)
+    }
+    shape = (page, tuple(kinds), tuple(map(len, words)))
+    return _cleaning_page(*shape, **prices, **kinds, **patterns, **page.values)
+
+
+@query
+def _cleaning_page(
+    page: Page, kinds: Sequence[str], words: Sequence[int], **values: Any
+) -> Executable:
+    """Make it for so many kinds, and words of so many patterns."""
     conditions = []
-    if price_min is not None:
-        conditions.append(Cleaning.price >= price_min)
-    if price_max is not None:
-        conditions.append(Cleaning.price <= price_max)
+    if "price_min" in values:
+        conditions.append(Cleaning.price >= values["price_min"])
+    if "price_max" in values:
+        conditions.append(Cleaning.price <= values["price_max"])
+    # How rare a word is decides what to read; and how rare a type or a price range, where the order
+    # is not that of the index which has them.
+    is_by_price = page.order.begins_with("price")
+    by_values = bool(words or ((kinds or conditions) and not is_by_price))
     # An index has the rows of one type in order, not those of two.
-    kinds = [[Cleaning.cleaning_type == kind] for kind in sorted(set(cleaning_type))] or [[]]
-    parts = [[*conditions, *kind] for kind in kinds]
-    if q:
-        return page.merged([_page_with_words(page, part, q) for part in parts])
-    return page.merged([page.of(select(RENDERED).where(*part), Cleaning) for part in parts])
+    parts = [[*conditions, Cleaning.cleaning_type == values[kind]] for kind in kinds]
+    pages = [
+        _page_with_words(page, part, words)
+        if words
+        else page.of(select(RENDERED).where(*part), Cleaning)
+        for part in parts or [conditions]
+    ]
+    return page.merged(pages).execution_options(plan_by_values=by_values)
 
 
-def _page_with_words(page: Page, conditions: Conditions, q: str) -> Select[Any]:
+def _page_with_words(page: Page, conditions: Conditions, words: Sequence[int]) -> Select[Any]:
     """Look nearby; where that does not fill the page, sort all rows that have the words."""
     nearby = page.begun(select(Cleaning).where(*conditions), Cleaning)
     near = aliased(Cleaning, page.first(nearby, Cleaning, NEARBY).subquery())
-    read = select(_rendered(near), *page.order.columns(near)).where(*_have_words(near, q))
+    read = select(_rendered(near), *page.order.columns(near)).where(*_have_words(near, words))
     filled = page.first(read, near, page.wanted).cte()
     is_full = select(func.count()).select_from(filled).scalar_subquery() == page.wanted
 
-    keys = select(*page.order.columns(Cleaning)).where(*conditions, *_have_words(Cleaning, q))
+    keys = select(*page.order.columns(Cleaning)).where(*conditions, *_have_words(Cleaning, words))
     # Materialized: else the planner may read in order all the same.
     found = page.begun(keys, Cleaning).cte().prefix_with("MATERIALIZED")
     first = page.first(select(found).where(~is_full), found.c, page.wanted).subquery()
@@ -76,12 +93,16 @@ def _page_with_words(page: Page, conditions: Conditions, q: str) -> Select[Any]:
     return page.merged([select(filled).where(is_full), rest])
 
 
-def _have_words(cleaning: Any, words: str) -> list[ColumnElement[bool]]:
-    return [_has_word(cleaning, word) for word in words.split()]
+def _have_words(cleaning: Any, words: Sequence[int]) -> list[ColumnElement[bool]]:
+    columns = (cleaning.name, cleaning.description)
+    return [
+        or_(*(column.ilike(parameter(f"word_{i}_{j}")) for column in columns for j in range(count)))
+        for i, count in enumerate(words)
+    ]
 
 
-def _has_word(cleaning: Any, word: str) -> ColumnElement[bool]:
-    """Whether name or description has it, in any case.
+def _patterns(word: str) -> list[str]:
+    """Give what text that has the word is LIKE, one of it, in any case.
 
     The index knows words by three letters or digits in a row and by how they start. What has not
     so many can only be found where a word starts, and that is after what stands before it here.
@@ -90,33 +111,37 @@ def _has_word(cleaning: Any, word: str) -> ColumnElement[bool]:
     runs = "".join(character if is_word_character(character) else " " for character in word)
     anywhere = any(len(run) >= 3 for run in runs.split())
     starts = ("%",) if anywhere else ("", "% ", "%\n", "%(")
-    columns = (cleaning.name, cleaning.description)
-    return or_(*(column.ilike(f"{start}{escaped}%") for column in columns for start in starts))
+    return [f"{start}{escaped}%" for start in starts]
 
 
-def cleaning_by_id(cleaning_id: int) -> Select[Any]:
+@query
+def cleaning_by_id(*, cleaning_id: Value) -> Select[Any]:
     """One cleaning, or no row."""
     return select(RENDERED).where(Cleaning.id == cleaning_id)
 
 
-def locked_cleaning(cleaning_id: int) -> Executable:
+@query
+def locked_cleaning(*, cleaning_id: Value) -> Executable:
     """One cleaning that nobody else can write until this transaction ends, or no row."""
-    return cleaning_by_id(cleaning_id).with_for_update()
+    return select(RENDERED).where(Cleaning.id == cleaning_id).with_for_update()
 
 
-def new_cleaning(values: dict[str, Any]) -> Executable:
+@query
+def new_cleaning(**values: Value) -> Executable:
     """Insert a cleaning; gives its id too."""
-    return insert(Cleaning).values(**values).returning(RENDERED, Cleaning.id)
+    return insert(Cleaning).values(values).returning(RENDERED, Cleaning.id)
 
 
-def changed_cleaning(cleaning_id: int, changes: dict[str, Any]) -> Executable:
+@query
+def changed_cleaning(*, cleaning_id: Value, **changes: Value) -> Executable:
     """Change a cleaning, or no row; without changes it is only read."""
     if not changes:
-        return cleaning_by_id(cleaning_id)
-    statement = update(Cleaning).where(Cleaning.id == cleaning_id).values(**changes)
+        return select(RENDERED).where(Cleaning.id == cleaning_id)
+    statement = update(Cleaning).where(Cleaning.id == cleaning_id).values(changes)
     return statement.returning(RENDERED)
 
 
-def deleted_cleaning(cleaning_id: int) -> Executable:
+@query
+def deleted_cleaning(*, cleaning_id: Value) -> Executable:
     """Delete a cleaning, or no row."""
     return delete(Cleaning).where(Cleaning.id == cleaning_id).returning(Cleaning.id)

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from flask import request, url_for
+from flask import request
 from flask_smorest import abort
-from sqlalchemy import Row
 
 from phresh.api import Blueprint, envelope, refuse_if_changed
 from phresh.cleanings import queries
@@ -43,8 +42,8 @@ def list_cleanings(query: dict[str, Any]) -> tuple[str, dict[str, str]]:
 @idempotent
 def create_cleaning(cleaning: dict[str, Any]) -> tuple[str, dict[str, str]]:
     """Post a cleaning"""
-    text, cleaning_id = fetch(queries.new_cleaning(cleaning))[0]
-    return text, {"Location": url_for("cleanings.get_cleaning", cleaning_id=cleaning_id)}
+    text, cleaning_id = fetch(queries.new_cleaning(**cleaning))[0]
+    return text, {"Location": f"{blp.url_prefix}/{cleaning_id}/"}
 
 
 @blp.get("/<id:cleaning_id>/")
@@ -52,7 +51,7 @@ def create_cleaning(cleaning: dict[str, Any]) -> tuple[str, dict[str, str]]:
 @blp.alt_response(404)
 def get_cleaning(cleaning_id: int) -> str:
     """Get a cleaning"""
-    return _one(fetch(queries.cleaning_by_id(cleaning_id)))
+    return _one(fetch(queries.cleaning_by_id(cleaning_id=cleaning_id)))
 
 
 @blp.route("/<id:cleaning_id>/", methods=["PATCH", "PUT"])
@@ -67,7 +66,7 @@ def update_cleaning(changes: dict[str, Any], cleaning_id: int) -> str:
     Fields left out stay as they are, with PATCH and with PUT.
     """
     _refuse_changed(cleaning_id)
-    return _one(fetch(queries.changed_cleaning(cleaning_id, changes)))
+    return _one(fetch(queries.changed_cleaning(cleaning_id=cleaning_id, **changes)))
 
 
 @blp.delete("/<id:cleaning_id>/")
@@ -78,16 +77,16 @@ def update_cleaning(changes: dict[str, Any], cleaning_id: int) -> str:
 def delete_cleaning(cleaning_id: int) -> None:
     """Delete a cleaning"""
     _refuse_changed(cleaning_id)
-    _one(fetch(queries.deleted_cleaning(cleaning_id)))
+    _one(fetch(queries.deleted_cleaning(cleaning_id=cleaning_id)))
 
 
 def _refuse_changed(cleaning_id: int) -> None:
     """Answer 412 when the request says which state it means and that is no longer so."""
     if "If-Match" in request.headers:
-        refuse_if_changed(_one(fetch(queries.locked_cleaning(cleaning_id))))
+        refuse_if_changed(_one(fetch(queries.locked_cleaning(cleaning_id=cleaning_id))))
 
 
-def _one(rows: Sequence[Row[*tuple[Any, ...]]]) -> str:
+def _one(rows: Sequence[tuple[Any, ...]]) -> str:
     """Give what the only row renders, or answer 404."""
     if not rows:
         abort(404, message="No cleaning found with that id.")

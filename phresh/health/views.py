@@ -2,11 +2,18 @@
 
 from flask_smorest import Blueprint
 from marshmallow import Schema, fields
-from sqlalchemy import text
+from sqlalchemy import Executable, text
 
 from phresh.db import fetch
+from phresh.statements import query
 
 blp = Blueprint("health", __name__, description="For load balancers and container engines")
+
+
+@query
+def one() -> Executable:
+    """The number 1, of any database that answers."""
+    return text("SELECT 1")
 
 
 class HealthSchema(Schema):
@@ -27,5 +34,5 @@ def get_health() -> dict[str, str]:
 @blp.alt_response(503)
 def get_readiness() -> dict[str, str]:
     """Tell that requests can be served, since the database answers"""
-    fetch(text("SELECT 1"))
+    fetch(one())
     return {"status": "ok"}
