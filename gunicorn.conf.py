@@ -1,6 +1,9 @@
 """How Phresh is served; gunicorn reads this file, settings come from phresh/config.py."""
 
+import logging
 import signal
+
+import gevent
 
 from phresh.config import read_settings
 from phresh.db import bound_requests, shown
@@ -10,7 +13,8 @@ _host = _settings["HOST"]
 
 bind = f"[{_host}]:{_settings['PORT']}" if ":" in _host else f"{_host}:{_settings['PORT']}"
 workers = _settings["WORKERS"]
-worker_class = "gevent"  # waits for PostgreSQL without holding a thread: db.bound_requests
+worker_class = "phresh.worker.Worker"
+logger_class = "phresh.worker.Logger"
 worker_connections = _settings["THREADS"]
 control_socket_disable = True
 # More than a request may wait for the database; compose and an orchestrator kill after 20.
@@ -19,12 +23,17 @@ timeout = 30
 keepalive = 5
 forwarded_allow_ips = ""  # TRUSTED_PROXIES says whom the app believes
 
+# What no line tells need not be found out for each
+# (https://docs.python.org/3/howto/logging.html#optimization).
+logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+logging._srcfile = None
+
 # The app writes the access log, since it knows the request's id.
 logconfig_dict = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"json": {"()": "phresh.logs.JSONFormatter"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
+    "handlers": {"stderr": {"class": "phresh.logs.LoopHandler", "formatter": "json"}},
     "root": {"level": "INFO", "handlers": ["stderr"]},
     "loggers": {"gunicorn.error": {"level": "INFO", "propagate": True}},
 }
@@ -46,5 +55,8 @@ def post_fork(_server, _worker):
 
 
 def post_worker_init(worker):
-    """Bound every wait for the database; only here, since the flask commands need none."""
+    """Bound what a request waits for, only here, and fit worker, app and log together."""
     bound_requests(worker.wsgi)
+    worker.body_max = worker.wsgi.config["MAX_CONTENT_LENGTH"]
+    for handler in logging.root.handlers:
+        handler.defer(gevent.get_hub().loop.run_callback)

@@ -8,8 +8,8 @@ import pytest
 from phresh.config import ROOT
 
 ORDER = [
-    {"config", "logs"},
-    {"embedded"},
+    {"config", "logs", "statements", "worker"},
+    {"embedded", "pool"},
     {"db"},
     {"api"},
     {"pages"},
