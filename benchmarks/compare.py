@@ -92,7 +92,7 @@ class Bench:
         """Have a filled database that others are copied from, and drop all at the end."""
         app = create_app()
         with app.app_context():
-            self.pool = app.config["POOL_SIZE"] + app.config["POOL_OVERFLOW"]
+            self.pool = app.config["POOL_SIZE"]
             embedded = app.extensions["embedded"]
             self.pgbench = PGBENCH if embedded is None else embedded.programs / "bin" / PGBENCH
             server = db.engine.execution_options(isolation_level="AUTOCOMMIT")

@@ -43,7 +43,7 @@ class Contender:
 # folder of their own, where gunicorn finds no gunicorn.conf.py to read.
 LISTEN = f"--workers {WORKERS} --bind 127.0.0.1:{{port}} --no-control-socket"
 GTHREAD = f"{LISTEN} --worker-class gthread --threads 8"
-GEVENT = f"{LISTEN} --worker-class gevent --keep-alive 5"
+OURS = f"{LISTEN} --worker-class phresh.worker.Worker --keep-alive 5"
 UVICORN = (
     f"--workers {WORKERS} --port {{port}} --loop uvloop --http httptools "
     "--no-access-log --no-proxy-headers"
@@ -53,7 +53,7 @@ CONTENDERS = (
     Contender("fastapi", "uvicorn", f"{UVICORN} fastapi_asyncpg:app"),
     Contender("flask-orm", "gunicorn", f"{GTHREAD} flask_orm:app"),
     Contender("drf", "gunicorn", f"{GTHREAD} drf:app"),
-    Contender("empty", "gunicorn", f"{GEVENT} empty:app", answers_only="read one"),
+    Contender("empty", "gunicorn", f"{OURS} empty:app", answers_only="read one"),
 )
 
 
@@ -70,6 +70,7 @@ class Server:
             "PORT": str(self.port),
             "WORKERS": str(WORKERS),
             "POOL": str(pool),
+            "PYTHONPATH": str(ROOT),  # for the worker of the empty one
         }
         arguments = contender.arguments.format(port=self.port).split()
         with log.open("wb") as output:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Executable, literal_column
-from sqlalchemy.dialects import postgresql
+from psycopg2.extensions import AsIs, adapt
 
 from phresh.cleanings import queries
 from phresh.cleanings.models import ORDERS
 from phresh.pages import Page
+from phresh.statements import Query
 
 PATH = "/api/cleanings/"
 FILTERS = "cleaning_type=full_clean&price_min=40&sort=price"
@@ -142,22 +142,19 @@ def _in_lua(call: Call) -> str:
 
 def pgbench_scripts(rows: int) -> dict[str, str]:
     """Give the statements of some workloads for pgbench, as Phresh makes them."""
-    page = Page("-id", ORDERS["-id"], 20, None)
-    values = {**NEW, "price": literal_column(":price / 100.0")}
+    page = Page("-id", ORDERS["-id"], 20, is_first=True, after=())
+    values = {**NEW, "price": AsIs(":price / 100.0")}
     return {
         "read one": f"\\set id random(1, {rows})\n"
-        + _in_sql(queries.cleaning_by_id(literal_column(":id"))),
+        + _in_sql(queries.cleaning_by_id(cleaning_id=AsIs(":id"))),
         "list 20": _in_sql(queries.cleaning_page(page)),
-        "create": "\\set price random(1000, 9999)\n" + _in_sql(queries.new_cleaning(values)),
+        "create": "\\set price random(1000, 9999)\n" + _in_sql(queries.new_cleaning(**values)),
     }
 
 
-def _in_sql(statement: Executable) -> str:
-    dialect = postgresql.dialect(paramstyle="named")
-    compiled = statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True})
-    sql = str(compiled)
-    for name, value in compiled.params.items():  # RETURNING keeps them: the names of members
-        sql = sql.replace(f":{name}::VARCHAR", f"'{value}'")
+def _in_sql(query: Query) -> str:
+    text, values = query.to_send(prepared=False)
+    sql = text % tuple(str(adapt(value)) for value in values)
     return f"{' '.join(sql.split())};\n"
 
 
