@@ -35,7 +35,7 @@ def machine() -> dict[str, Any]:
     return {
         "processor": models[0] if models else platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "Python": platform.python_version(),
         "phresh": __version__,
         **{name: version(name) for name in PACKAGES},
