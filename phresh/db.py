@@ -274,13 +274,15 @@ def _with_retries(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """
     tries = 0
     while True:
+        began = time.monotonic()
         try:
             return work(*args, **kwargs)
         except psycopg2.Error as error:
             collided = error.pgcode in TRANSIENT
             tries += collided
             again = isinstance(error, StaleError) or (collided and tries < TRIES)
-            if not again or _time_left() <= 0:
+            # Only where it can end in time, if it takes as long.
+            if not again or _time_left() < time.monotonic() - began:
                 raise
         if collided:
             time.sleep(random.uniform(0.01, 0.05) * tries)  # noqa: S311
