@@ -164,7 +164,7 @@ class Parser(FlaskParser):
             return {}  # no header is required
         return super().parse(argmap, req, location=location, **options)
 
-    @lru_cache(maxsize=256)  # noqa: B019
+    @lru_cache(maxsize=256)  # noqa: B019 - the one parser there is lives as long
     def _parse_query(self, schema: ma.Schema, _query: bytes, **options: Any) -> Any:
         """Load a query string, the same one only once: most requests send one of a few."""
         return super().parse(schema, location="query", **options)

@@ -15,11 +15,7 @@ from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 from gevent.socket import wait_read, wait_write
 from psycopg2 import extensions
-from sqlalchemy import (
-    URL,
-    MetaData,
-    event,
-)
+from sqlalchemy import URL, MetaData, event
 from sqlalchemy.orm import DeclarativeBase
 
 from phresh import embedded
