@@ -276,6 +276,7 @@ class Blueprint(flask_smorest.Blueprint):
         self, schema: Any, *, location: str = "json"
     ) -> Callable[[Any], Any]:
         """Document what comes in at a location, and give the view what the schema makes of it."""
+        # No further options, as the library has: they would be ignored here.
         # Of a class, webargs makes an instance for each request.
         instance = schema() if isinstance(schema, type) else schema
         document = super().arguments(instance, location=location)

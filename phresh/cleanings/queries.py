@@ -114,16 +114,20 @@ def _patterns(word: str) -> list[str]:
     return [f"{start}{escaped}%" for start in starts]
 
 
-@query
-def cleaning_by_id(*, cleaning_id: Value) -> Select[Any]:
-    """One cleaning, or no row."""
+def _by_id(cleaning_id: Value) -> Select[Any]:
     return select(RENDERED).where(Cleaning.id == cleaning_id)
+
+
+@query
+def cleaning_by_id(*, cleaning_id: Value) -> Executable:
+    """One cleaning, or no row."""
+    return _by_id(cleaning_id)
 
 
 @query
 def locked_cleaning(*, cleaning_id: Value) -> Executable:
     """One cleaning that nobody else can write until this transaction ends, or no row."""
-    return select(RENDERED).where(Cleaning.id == cleaning_id).with_for_update()
+    return _by_id(cleaning_id).with_for_update()
 
 
 @query
@@ -136,7 +140,7 @@ def new_cleaning(**values: Value) -> Executable:
 def changed_cleaning(*, cleaning_id: Value, **changes: Value) -> Executable:
     """Change a cleaning, or no row; without changes it is only read."""
     if not changes:
-        return select(RENDERED).where(Cleaning.id == cleaning_id)
+        return _by_id(cleaning_id)
     statement = update(Cleaning).where(Cleaning.id == cleaning_id).values(changes)
     return statement.returning(RENDERED)
 
