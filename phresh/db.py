@@ -3,7 +3,8 @@
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
 from pathlib import Path
@@ -93,6 +94,8 @@ def _connect() -> Any:
     driver: Any = made.driver_connection
     made.detach()
     driver.autocommit = True
+    with driver.cursor() as cursor:
+        cursor.execute("SET TIME ZONE 'UTC'")  # in which times are rendered
     return driver
 
 
@@ -110,6 +113,16 @@ def _begin_deadline(seconds: float) -> None:
 
 def _time_left() -> float:
     return _deadline.get() - time.monotonic()
+
+
+@contextmanager
+def paused_deadline() -> Iterator[None]:
+    """Not count what a request does inside as waiting for the database."""
+    left = _time_left()
+    try:
+        yield
+    finally:
+        _deadline.set(time.monotonic() + left)
 
 
 def bound_requests(app: Flask) -> None:
@@ -232,7 +245,12 @@ _session: ContextVar[Session | None] = ContextVar("session", default=None)
 def fetch(query: Query) -> list[tuple[Any, ...]]:
     """Give the rows of a query: in the transaction of a writing view, else outside of any."""
     session = _session.get()
-    return session.run(query) if session is not None else _with_retries(_alone, query)
+    return session.run(query) if session is not None else fetch_apart(query)
+
+
+def fetch_apart(query: Query) -> list[tuple[Any, ...]]:
+    """Give the rows of a query that is in no transaction: it stays where the request is refused."""
+    return _with_retries(_alone, query)
 
 
 def _alone(query: Query) -> list[tuple[Any, ...]]:

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from sqlalchemy import BindParameter, ColumnElement, Executable, Text, bindparam, cast, func
 from sqlalchemy import literal_column as literal
 from sqlalchemy.dialects.postgresql.psycopg2 import dialect
-from sqlalchemy.orm import QueryableAttribute
 
 # For who calls a query, a value; for the function that makes its statement, a parameter.
 Value = Any
@@ -78,11 +77,19 @@ def parameter(name: str) -> BindParameter[Any]:
     return bindparam(f"_{name}")  # SQLAlchemy keeps the names of columns for itself
 
 
-def row_json(*columns: QueryableAttribute[Any]) -> ColumnElement[str]:
+def row_json(*columns: Any) -> ColumnElement[str]:
     """Give the SQL that writes a row as JSON text, one member a column, in this order.
 
     Every answer is rendered by PostgreSQL, and only there: Python passes the text through.
+
+    :param columns: of a table, or expressions with a label
     """
+    return cast(json_object(*columns), Text)
+
+
+def json_object(*columns: Any) -> ColumnElement[Any]:
+    """Give the SQL that makes a JSON object of columns, as in :func:`row_json`."""
     # The names as they are: the type of a parameter could not be determined.
-    members = chain.from_iterable((literal(f"'{column.key}'"), column) for column in columns)
-    return cast(func.json_build_object(*members), Text)
+    return func.json_build_object(
+        *chain.from_iterable((literal(f"'{column.key}'"), column) for column in columns)
+    )
