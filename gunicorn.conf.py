@@ -58,5 +58,6 @@ def post_worker_init(worker):
     """Bound what a request waits for, only here, and fit worker, app and log together."""
     bound_requests(worker.wsgi)
     worker.body_max = worker.wsgi.config["MAX_CONTENT_LENGTH"]
+    worker.wsgi.extensions["passwords"].defer(gevent.get_hub().threadpool.apply)
     for handler in logging.root.handlers:
         handler.defer(gevent.get_hub().loop.run_callback)

@@ -5,14 +5,15 @@ from typing import Any
 
 from flask import Flask
 
-from phresh import api, cli, db, docs, logs
+from phresh import api, auth, cli, db, docs, logs
 from phresh.cleanings.views import blp as cleanings_blp
 from phresh.config import read_settings
 from phresh.health.views import blp as health_blp
+from phresh.users.views import blp as users_blp
 
 __version__ = "0.1.0"
 
-RESOURCES = (health_blp, cleanings_blp)
+RESOURCES = (health_blp, users_blp, cleanings_blp)
 
 
 def create_app(settings: Mapping[str, Any] | None = None) -> Flask:
@@ -25,6 +26,7 @@ def create_app(settings: Mapping[str, Any] | None = None) -> Flask:
     app.config.update(read_settings(settings), API_VERSION=__version__)
     logs.init_app(app)
     db.init_app(app)
+    auth.init_app(app)
     smorest = api.init_app(app)
     for resource in RESOURCES:
         smorest.register_blueprint(resource)

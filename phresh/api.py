@@ -3,7 +3,7 @@
 import json
 import re
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from functools import lru_cache, wraps
 from http import HTTPStatus
@@ -177,6 +177,11 @@ class Parser(FlaskParser):
     def _raw_load_json(self, req: flask.Request) -> Any:
         return req.get_json()
 
+    def load_form(self, req: flask.Request, schema: ma.Schema) -> Any:  # noqa: D102
+        if req.mimetype not in ("application/x-www-form-urlencoded", "multipart/form-data"):
+            raise UnsupportedMediaType("The body has to be application/x-www-form-urlencoded.")
+        return super().load_form(req, schema)
+
     def load_querystring(self, req: flask.Request, schema: ma.Schema) -> Any:  # noqa: D102
         parameters = super().load_querystring(req, schema)
         for name, values in req.args.lists():
@@ -188,8 +193,9 @@ class Parser(FlaskParser):
 class Text(ma.fields.String):
     """Text that PostgreSQL can hold: no NUL, no lone surrogate, of a limited length.
 
-    :param max_length: in characters (code points)
+    :param max_length: in characters (code points), as is ``min_length``
     :param blank: whether it may be empty or only white space
+    :param validate: what else to check
     """
 
     default_error_messages = {
@@ -198,11 +204,20 @@ class Text(ma.fields.String):
         "blank": "Must not be blank.",
     }
 
-    def __init__(self, *, max_length: int, blank: bool = True, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        max_length: int,
+        min_length: int | None = None,
+        blank: bool = True,
+        validate: Sequence[Callable[[str], Any]] = (),
+        **kwargs: Any,
+    ) -> None:
         pattern = r"^[^\u0000]*$" if blank else rf"^[^\u0000]*[^\u0000{BLANKS}][^\u0000]*$"
         metadata = {"pattern": pattern, **kwargs.pop("metadata", {})}
-        length = ma.validate.Length(min=None if blank else 1, max=max_length)
-        super().__init__(validate=length, metadata=metadata, **kwargs)
+        shortest = min_length if blank else (min_length or 1)
+        length = ma.validate.Length(shortest, max_length)
+        super().__init__(validate=[length, *validate], metadata=metadata, **kwargs)
         self.blank = blank
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> str:
@@ -259,6 +274,8 @@ class IdConverter(BaseConverter):
 
 
 # Views
+
+LOCATION = {"Location": {"description": "Where it is", "schema": {"type": "string"}}}
 
 
 class Blueprint(flask_smorest.Blueprint):
@@ -462,8 +479,22 @@ def _database_problem(error: psycopg2.Error) -> HTTPException:
         return problem
 
 
+# How a token is sent; the first is a form in Swagger UI that fetches one.
+SECURITY_SCHEMES = {
+    "login": {
+        "type": "oauth2",
+        "flows": {"password": {"tokenUrl": "/api/users/login/token/", "scopes": {}}},
+    },
+    "bearer": {"type": "http", "scheme": "bearer"},
+}
+SECURITY: list[dict[str, list[str]]] = [{name: []} for name in SECURITY_SCHEMES]
+
+
 class _OperationPlugin(BasePlugin):
     """Completes each operation of the document: its id, and the errors that any can answer."""
+
+    def __init__(self, *, guest_posting: bool) -> None:
+        self._guest_posting = guest_posting
 
     def operation_helper(self, path: Any = None, operations: Any = None, **kwargs: Any) -> None:  # noqa: ARG002
         rule = kwargs["rule"]
@@ -479,6 +510,10 @@ class _OperationPlugin(BasePlugin):
                     operation["responses"][200].setdefault("headers", {})["ETag"] = "ETAG"
             if "requestBody" in operation:
                 statuses |= {400, 413, 415}
+            if "security" in operation:
+                statuses |= {401}
+                if not self._guest_posting:
+                    operation["security"] = SECURITY
             operation["responses"] = {
                 status: HTTPStatus(status).name if status >= 300 else operation["responses"][status]
                 for status in sorted(statuses)
@@ -545,7 +580,10 @@ def init_app(app: Flask) -> Api:
     app.url_map.merge_slashes = False
     app.url_map.converters["id"] = IdConverter
     app.config.update(API_TITLE="Phresh", OPENAPI_VERSION="3.1.0", OPENAPI_URL_PREFIX="/")
-    api = Api(app, spec_kwargs={"extra_plugins": [_OperationPlugin()]})
+    plugin = _OperationPlugin(guest_posting=app.config["GUEST_POSTING"])
+    api = Api(app, spec_kwargs={"extra_plugins": [plugin]})
+    for name, scheme in SECURITY_SCHEMES.items():
+        api.spec.components.security_scheme(name, scheme)
     schema = {"type": "integer", "minimum": 1, "maximum": INTEGER_MAX, "example": 1}
     api.register_converter(IdConverter, lambda _: schema)
     app.register_error_handler(

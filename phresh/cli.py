@@ -5,25 +5,36 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 from flask import Flask, current_app
 from flask_migrate import upgrade
+from marshmallow import ValidationError
 from psycopg2.errors import UndefinedTable
 from psycopg2.extensions import make_dsn
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
-from phresh import embedded
+from phresh import embedded, limits
+from phresh.api import INTEGER_MAX
+from phresh.cleanings.queries import changed_cleaning, deleted_cleaning
+from phresh.cleanings.schemas import CleaningUpdateSchema
 from phresh.config import ROOT
-from phresh.db import db, shown
+from phresh.db import db, fetch, shown
 from phresh.demo import add_samples
-from phresh.idempotency import remove_old_keys
+from phresh.idempotency import deleted_old_keys
+from phresh.statements import Query
+from phresh.users.queries import deleted_expired_tokens, deleted_tokens, disabled_user
+
+ID = click.IntRange(1, INTEGER_MAX)
 
 
 def init_app(app: Flask) -> None:
     """Add the commands to the app."""
-    for command in (serve, test, demo, psql, remove_keys):
+    for command in (
+        *(serve, test, demo, psql, remove_expired),
+        *(change_cleaning, delete_cleaning, disable_account),
+    ):
         app.cli.add_command(command)
 
 
@@ -81,12 +92,70 @@ def psql(arguments: tuple[str, ...]) -> NoReturn:
     _exec(program, make_dsn(**parameters), *arguments)
 
 
-@click.command("remove-old-keys")
-def remove_keys() -> None:
-    """Remove the idempotency keys that are older than a day."""
+@click.command("remove-expired")
+def remove_expired() -> None:
+    """Remove what has had its time: idempotency keys, tokens, counted tries."""
+    keys = len(_rows(deleted_old_keys()))
+    tokens = len(_rows(deleted_expired_tokens()))
+    attempts = len(_rows(limits.deleted_old_attempts()))
+    click.echo(f"Removed {keys} idempotency keys, {tokens} tokens, {attempts} counted tries.")
+
+
+class JSONObject(click.ParamType):
+    """A JSON object as the API takes it."""
+
+    name = "JSON"
+
+    def convert(self, value: Any, *_: Any) -> Any:  # noqa: D102
+        try:
+            return current_app.json.loads(value)
+        except ValueError as error:
+            self.fail(f"Broken JSON: {error}.")
+
+
+@click.command("change-cleaning")
+@click.argument("cleaning_id", type=ID)
+@click.argument("changes", type=JSONObject())
+def change_cleaning(cleaning_id: int, changes: Any) -> None:
+    """Change a cleaning, anyone's or a guest's, like: flask change-cleaning 7 '{"price": 31}'"""
+    try:
+        loaded = CleaningUpdateSchema().load(changes)
+    except ValidationError as error:
+        raise click.ClickException(current_app.json.dumps(error.messages)) from None
+    click.echo(_one(changed_cleaning(cleaning_id=cleaning_id, **loaded), "cleaning")[0])
+
+
+@click.command("delete-cleaning")
+@click.argument("cleaning_id", type=ID)
+def delete_cleaning(cleaning_id: int) -> None:
+    """Delete a cleaning, anyone's or a guest's."""
+    _one(deleted_cleaning(cleaning_id=cleaning_id), "cleaning")
+    click.echo(f"Deleted cleaning {cleaning_id}.")
+
+
+@click.command("disable-account")
+@click.argument("username")
+@click.option("--undo", is_flag=True, help="Enable it again.")
+def disable_account(username: str, undo: bool) -> None:
+    """Keep an account from being used: its tokens end, and nobody can log in to it."""
+    (user_id,) = _one(disabled_user(username=username, is_active=undo), "account")
+    _rows(deleted_tokens(user_id=user_id))
+    click.echo(f"{'Enabled' if undo else 'Disabled'} {username}.")
+
+
+def _one(query: Query, noun: str) -> tuple[Any, ...]:
+    """Give the row of a query that has one."""
+    rows = _rows(query)
+    if not rows:
+        raise click.ClickException(f"There is no such {noun}.")
+    return rows[0]
+
+
+def _rows(query: Query) -> list[tuple[Any, ...]]:
+    """Give the rows of a query."""
     _refuse_bad_database()
     with _tables():
-        click.echo(f"Removed {remove_old_keys()} keys.")
+        return fetch(query)
 
 
 def _exec(program: str, *arguments: str) -> NoReturn:

@@ -17,7 +17,19 @@ from webargs.fields import DelimitedList
 ROOT = Path(__file__).resolve().parent.parent
 
 POSITIVE = validate.Range(min=1)
+YEARS_10 = 10 * 366 * 24 * 3600  # seconds
 ABOVE_ZERO = validate.Range(min=0, min_inclusive=False)
+
+
+SAMPLE_SECRETS = ("supersecret", "changeme")
+
+
+def _refuse_guessable(secret: str) -> None:
+    if len(secret.encode()) < 32 or any(sample in secret.lower() for sample in SAMPLE_SECRETS):
+        raise ValidationError(
+            "Must have 32 bytes or more, and be no sample. To make one: "
+            "python3 -c 'import secrets; print(secrets.token_hex(32))'"
+        )
 
 
 class ConfigError(click.ClickException):
@@ -30,7 +42,8 @@ class SettingsSchema(Schema):
     class Meta:
         unknown = INCLUDE  # Flask's own settings pass
 
-    SECRET_KEY = fields.String(load_default=None)
+    # Of Flask, for who adds something that is signed; Phresh signs nothing.
+    SECRET_KEY = fields.String(load_default=None, validate=_refuse_guessable)
 
     DATABASE_URL = fields.String(load_default=None)
     POSTGRES_SERVER = fields.String(load_default=None)
@@ -58,6 +71,27 @@ class SettingsSchema(Schema):
     # Whether a connection keeps what it has planned, which PgBouncer's transactions forbid.
     PREPARED_STATEMENTS = fields.Boolean(load_default=True)
 
+    # Whether who has no account may post.
+    GUEST_POSTING = fields.Boolean(load_default=True)
+    # Seconds that a token is good for.
+    TOKEN_LIFETIME = fields.Integer(
+        load_default=7 * 24 * 3600, validate=validate.Range(1, YEARS_10)
+    )
+    # Of Argon2id: passes, KiB, lanes; then how many passwords a worker hashes at once, and seconds
+    # to wait for that.
+    ARGON2_TIME_COST = fields.Integer(load_default=2, validate=POSITIVE)
+    ARGON2_MEMORY_COST = fields.Integer(load_default=19456, validate=validate.Range(min=8))
+    ARGON2_PARALLELISM = fields.Integer(load_default=1, validate=POSITIVE)
+    HASHES_AT_ONCE = fields.Integer(load_default=1, validate=POSITIVE)
+    HASH_TIMEOUT = fields.Float(load_default=5, validate=ABOVE_ZERO)
+    # How often one may fail to log in, and register; the windows in seconds.
+    RATELIMIT_ENABLED = fields.Boolean(load_default=True)
+    LOGIN_FAILURES_PER_ACCOUNT = fields.Integer(load_default=10, validate=POSITIVE)
+    LOGIN_FAILURES_PER_ADDRESS = fields.Integer(load_default=50, validate=POSITIVE)
+    LOGIN_WINDOW = fields.Integer(load_default=15 * 60, validate=validate.Range(1, YEARS_10))
+    REGISTRATIONS_PER_ADDRESS = fields.Integer(load_default=20, validate=POSITIVE)
+    REGISTRATION_WINDOW = fields.Integer(load_default=60 * 60, validate=validate.Range(1, YEARS_10))
+
     HOST = fields.String(load_default="127.0.0.1")
     PORT = fields.Integer(load_default=8000, validate=validate.Range(1, 65535))
     WORKERS = fields.Integer(
@@ -71,14 +105,16 @@ class SettingsSchema(Schema):
     MAX_CONTENT_LENGTH = fields.Integer(load_default=64 * 1024, validate=POSITIVE)
 
     @validates_schema(skip_on_field_errors=True)
-    def _check_order(self, settings: dict[str, Any], **_: Any) -> None:
-        """The limit closest to the cause has to be the one that is met."""
+    def _check_together(self, settings: dict[str, Any], **_: Any) -> None:
+        # The limit closest to the cause has to be the one that is met.
         order = ("LOCK_TIMEOUT", "STATEMENT_TIMEOUT", "DATABASE_TIMEOUT")
         for shorter, longer in pairwise(order):
             if settings[shorter] >= settings[longer]:
                 raise ValidationError(f"Must be less than {longer}.", shorter)
         if settings["POOL_TIMEOUT"] >= settings["DATABASE_TIMEOUT"]:
             raise ValidationError("Must be less than DATABASE_TIMEOUT.", "POOL_TIMEOUT")
+        if settings["ARGON2_MEMORY_COST"] < 8 * settings["ARGON2_PARALLELISM"]:
+            raise ValidationError("Must be 8 times ARGON2_PARALLELISM.", "ARGON2_MEMORY_COST")
 
 
 def read_settings(settings: Mapping[str, Any] | None = None) -> dict[str, Any]:

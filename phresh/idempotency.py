@@ -29,15 +29,17 @@ from sqlalchemy import (
     delete,
     func,
     select,
+    text,
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Mapped, mapped_column
 
-from phresh.db import Base, db, fetch
+from phresh.auth import current_account_or_guest
+from phresh.db import Base, fetch
 from phresh.statements import Value, query
 
-GUEST = ""
+GUEST = ""  # all who have no account are one sender
 KEEP = timedelta(hours=24)
 
 
@@ -91,6 +93,7 @@ class IdempotencyKeySchema(ma.Schema):
 def idempotent(view: Callable[..., Any]) -> Callable[..., Any]:
     """Have a POST view answer the same key with the same answer.
 
+    It stands under ``login_optional`` or ``login_required``: each account has keys of its own.
     Its last argument comes from ``@blp.arguments(IdempotencyKeySchema, location="headers")``.
     It answers 422 to a key that came with another body, and 409 to one whose first request still
     runs. Not for answers that hold secrets: they are stored.
@@ -102,7 +105,9 @@ def idempotent(view: Callable[..., Any]) -> Callable[..., Any]:
         if key is None:
             return view(*args[:-1], **kwargs)
         path = request.path.rstrip("/")
-        name = {"sender": GUEST, "method": request.method, "path": path, "key": key}
+        account = current_account_or_guest()
+        sender = GUEST if account is None else str(account.user_id)
+        name = {"sender": sender, "method": request.method, "path": path, "key": key}
         body = json.dumps(args[:-1], sort_keys=True, default=str)
         body_hash = hashlib.sha256(body.encode()).hexdigest()
         if not _claim(name, body_hash):
@@ -168,8 +173,8 @@ def _named(name: dict[str, Value]) -> list[ColumnElement[bool]]:
     return [getattr(IdempotencyKey, column) == value for column, value in name.items()]
 
 
-def remove_old_keys() -> int:
-    """Remove the keys that need not be known any longer, and give how many."""
-    old = IdempotencyKey.created_at < func.now() - KEEP
-    with db.engine.begin() as connection:
-        return connection.execute(delete(IdempotencyKey).where(old)).rowcount
+@query
+def deleted_old_keys() -> Executable:
+    """Delete the keys that need not be known any longer."""
+    old = IdempotencyKey.created_at < func.now() - text(f"interval '{KEEP.total_seconds()} s'")
+    return delete(IdempotencyKey).where(old).returning(IdempotencyKey.key)

@@ -55,6 +55,8 @@ def _end(response: Any) -> Any:
         "duration_ms": round((time.monotonic() - context.began) * 1000, 1),
         "remote_addr": asked.environ.get("REMOTE_ADDR"),
     }
+    if (account := context.get("account")) is not None:
+        fields["user_id"] = account.user_id
     access.info("request", extra={"fields": fields})
     return response
 

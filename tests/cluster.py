@@ -273,11 +273,23 @@ class Answer(NamedTuple):
         return json.loads(self.body)
 
 
-class Client:
-    """One connection to the app, kept and made anew when it was closed."""
+TOKEN = "of-the-tests"
+ACCOUNT = f"""
+    INSERT INTO users (email, username, password_hash) VALUES ('one@phresh.example', 'one', '');
+    INSERT INTO tokens (hash, user_id, expires_at)
+    SELECT sha256('{TOKEN}'), id, 'infinity' FROM users;
+"""
 
-    def __init__(self, port: int) -> None:
+
+class Client:
+    """One connection to the app, kept and made anew when it was closed.
+
+    :param token: which it sends along
+    """
+
+    def __init__(self, port: int, token: str | None = None) -> None:
         self.port = port
+        self._token = token
         self._connection: http.client.HTTPConnection | None = None
 
     def send(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
@@ -290,6 +302,8 @@ class Client:
                 self._connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
                 self._connection.connect()
             headers.setdefault("Content-Type", "application/json")
+            if self._token is not None:
+                headers.setdefault("Authorization", f"Bearer {self._token}")
             self._connection.request(method, path, data, headers)
             sent = True
             response = self._connection.getresponse()
@@ -313,10 +327,17 @@ class Phresh:
     """The app, served by gunicorn from a copy of the checkout."""
 
     def __init__(
-        self, checkout: Path, database_url: str, app: str = "wsgi:app", **settings: str
+        self,
+        checkout: Path,
+        database_url: str,
+        app: str = "wsgi:app",
+        *,
+        token: str | None = None,
+        **settings: str,
     ) -> None:
         """Start it and wait until it answers."""
         self.port = free_port()
+        self.token = token
         self.log = checkout.parent / f"gunicorn-{self.port}.log"
         settings = {"WORKERS": "2", "DATABASE_URL": database_url, **settings}
         with self.log.open("wb") as log:
@@ -333,7 +354,7 @@ class Phresh:
 
     def send(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         """Send one request on a connection of its own."""
-        with closing(Client(self.port)) as client:
+        with closing(Client(self.port, self.token)) as client:
             return client.send(method, path, body, **headers)
 
     def send_all(self, *requests: tuple[Any, ...]) -> list[Answer]:
@@ -355,7 +376,7 @@ class Phresh:
         until = time.monotonic() + seconds
 
         def ask(job: Callable[[int], tuple[Any, ...]]) -> None:
-            with closing(Client(self.port)) as client:
+            with closing(Client(self.port, self.token)) as client:
                 for number in itertools.count():
                     if end.is_set() or time.monotonic() > until:
                         return

@@ -1,11 +1,16 @@
 """Fixtures: the app on a database of its own, real commits, empty tables after each test."""
 
+import hashlib
+import secrets
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
 import pytest
+from argon2 import PasswordHasher
 from flask import Flask
+from flask.testing import FlaskClient
 from flask_migrate import upgrade
 from sqlalchemy import Engine, Executable, text
 
@@ -33,19 +38,19 @@ def make_database() -> Iterator[Any]:
     with configured.app_context():
         server = db.engine.execution_options(isolation_level="AUTOCOMMIT")
 
-        def make(suffix: str) -> str:
-            name = f"{server.url.database}_{suffix}"
-            with server.connect() as connection:
-                connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
-                connection.execute(text(CREATE.format(name)))
-            made.add(name)
-            return server.url.set(database=name).render_as_string(hide_password=False)
-
-        yield make
+    def make(suffix: str) -> str:
+        name = f"{server.url.database}_{suffix}"
         with server.connect() as connection:
-            for name in made:
-                connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-        server.dispose()
+            connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+            connection.execute(text(CREATE.format(name)))
+        made.add(name)
+        return server.url.set(database=name).render_as_string(hide_password=False)
+
+    yield make
+    with server.connect() as connection:
+        for name in made:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    server.dispose()
 
 
 @pytest.fixture(scope="session")
@@ -94,17 +99,29 @@ def clean_tables(request) -> Iterator[None]:
 
 
 @pytest.fixture
-def sql(app) -> Iterator[Any]:
+def sql(app) -> Any:
     """Run SQL on the test database, past every schema."""
     with app.app_context():
         engine = db.engine
-        yield lambda statement, **values: _run(engine, statement, values)
+    return lambda statement, **values: _run(engine, statement, values)
 
 
 def _run(engine: Engine, statement: str, values: dict[str, Any]) -> Any:
     with engine.begin() as connection:
         result = connection.execute(text(statement), values)
         return result.all() if result.returns_rows else None
+
+
+@pytest.fixture
+def run(app) -> Any:
+    """Run a flask command; gives its exit code and what it printed."""
+
+    def invoke(*arguments: str) -> tuple[int, str]:
+        with app.app_context():
+            result = app.test_cli_runner().invoke(args=arguments)
+        return result.exit_code, result.output
+
+    return invoke
 
 
 @pytest.fixture
@@ -121,6 +138,68 @@ def make_cleaning(app) -> Any:
     return make
 
 
+@dataclass
+class Someone:
+    """A user, and a client that sends their token."""
+
+    id: int
+    username: str
+    email: str
+    token: str
+    app: Flask
+    client: FlaskClient = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.client = self.make_client()
+
+    def make_client(self) -> FlaskClient:
+        """Make another client, as for another thread."""
+        client = self.app.test_client()
+        client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {self.token}"
+        return client
+
+
+PASSWORD = "correct horse battery"
+CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+
+
+@pytest.fixture
+def make_user(app, sql) -> Any:
+    """Put users into the table, each with a token; they can log in with PASSWORD."""
+    number = count(1)
+
+    def make(username: str | None = None, **values: Any) -> Someone:
+        username = username or f"user-{next(number)}"
+        email = values.pop("email", f"{username}@phresh.example")
+        new = {"username": username, "email": email, "password_hash": CHEAP.hash(PASSWORD)}
+        new |= values
+        names = ", ".join(new)
+        marks = ", ".join(f":{name}" for name in new)
+        [(user_id,)] = sql(f"INSERT INTO users ({names}) VALUES ({marks}) RETURNING id", **new)
+        return Someone(user_id, username, email, make_token(user_id), app)
+
+    def make_token(user_id: int) -> str:
+        token = secrets.token_urlsafe(32)
+        digest = hashlib.sha256(token.encode()).digest()
+        insert = "INSERT INTO tokens (hash, user_id, expires_at) VALUES (:hash, :user, 'infinity')"
+        sql(insert, hash=digest, user=user_id)
+        return token
+
+    return make
+
+
+@pytest.fixture
+def anna(make_user) -> Someone:
+    """A user."""
+    return make_user("anna")
+
+
+@pytest.fixture
+def ben(make_user) -> Someone:
+    """Another user."""
+    return make_user("ben")
+
+
 @pytest.fixture
 def statements(monkeypatch) -> list[str]:
     """The SQL statements that were sent, without BEGIN and the like."""
@@ -133,3 +212,10 @@ def statements(monkeypatch) -> list[str]:
 
     monkeypatch.setattr(Session, "run", noted)
     return seen
+
+
+@pytest.fixture
+def make_app(app, settings) -> Any:
+    """Make apps on the test database, with these settings, that soon have hashed a password."""
+    cheap = {"ARGON2_TIME_COST": 1, "ARGON2_MEMORY_COST": 8}
+    return lambda **values: create_app({**settings, **cheap, "TESTING": True, **values})

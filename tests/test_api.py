@@ -121,7 +121,8 @@ def test_a_body_that_ends_early_is_400(app, sql):
     assert len(sql("SELECT * FROM cleanings")) == 1
 
 
-def test_refusals_come_in_their_order(client):
+def test_refusals_come_in_their_order(anna):
+    client = anna.client
     too_large = b"{".ljust(70_000)
     assert send(client, too_large, "text/plain", "?x=1").status_code == 413
     assert send(client, b"{", "text/plain", "?x=1").status_code == 415

@@ -1,8 +1,12 @@
 """The cleanings over HTTP: each line of the wire contract, each refusal."""
 
 import json
+import re
+from functools import partial
 
 import pytest
+
+from phresh import create_app
 
 LIST = "/api/cleanings/"
 FULL = {
@@ -11,6 +15,18 @@ FULL = {
     "cleaning_type": "full_clean",
     "price": 29.99,
 }
+
+
+@pytest.fixture
+def client(anna):
+    """A client that is logged in."""
+    return anna.client
+
+
+@pytest.fixture
+def make_cleaning(make_cleaning, anna):
+    """Make cleanings that are hers."""
+    return partial(make_cleaning, owner_id=anna.id)
 
 
 def post(client, **values):
@@ -40,8 +56,12 @@ def test_a_cleaning_is_answered_as_posted(client):
     assert response.status_code == 201
     assert response.content_type == "application/json"
     body = json.loads(response.data)
-    assert list(body) == ["id", "name", "description", "cleaning_type", "price"]
-    assert body == {"id": body["id"], **FULL}
+    assert list(body) == [
+        *("id", "name", "description", "cleaning_type", "price"),
+        *("owner", "created_at", "updated_at"),
+    ]
+    expected = {"id": body["id"], **FULL, "owner": {"username": "anna"}}
+    assert body == expected | {name: body[name] for name in ("created_at", "updated_at")}
     assert response.headers["Location"] == f"{LIST}{body['id']}/"
     assert client.get(response.headers["Location"]).data == response.data
 
@@ -89,9 +109,9 @@ def test_an_update_changes_what_it_names_and_no_more(client, make_cleaning, meth
     response = getattr(client, method)(url, json={"cleaning_update": {"name": "New"}})
     assert response.status_code == 200
     expected = {"id": cleaning_id, "name": "New", "description": "Old"}
-    expected |= {"cleaning_type": "dust_up", "price": 12.5}
-    assert json.loads(response.data) == expected
-    assert json.loads(client.get(url).data) == expected
+    expected |= {"cleaning_type": "dust_up", "price": 12.5, "owner": {"username": "anna"}}
+    assert json.loads(response.data) == response.json | expected
+    assert client.get(url).data == response.data
 
 
 def test_an_update_may_change_nothing(client, make_cleaning):
@@ -99,6 +119,31 @@ def test_an_update_may_change_nothing(client, make_cleaning):
     response = patch(client, cleaning_id)
     assert response.status_code == 200
     assert response.json["name"] == "As it was"
+
+
+UTC = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?\+00:00"
+
+
+def test_it_is_told_when_it_was_posted_and_changed(client):
+    posted = post(client).json
+    assert re.fullmatch(UTC, posted["created_at"])
+    assert posted["updated_at"] == posted["created_at"]
+    assert patch(client, posted["id"]).json == posted
+    changed = patch(client, posted["id"], name="New").json
+    assert changed["created_at"] == posted["created_at"]
+    assert re.fullmatch(UTC, changed["updated_at"])
+    assert changed["updated_at"] > posted["updated_at"]
+
+
+def test_times_are_in_utc_wherever_the_database_is(settings, make_cleaning, sql):
+    cleaning_id = make_cleaning()
+    name = sql("SELECT current_database()")[0][0]
+    sql(f"ALTER DATABASE {name} SET TimeZone = 'Asia/Kathmandu'")
+    try:
+        answer = create_app(settings).test_client().get(f"{LIST}{cleaning_id}/")
+    finally:
+        sql(f"ALTER DATABASE {name} RESET TimeZone")
+    assert re.fullmatch(UTC, answer.json["created_at"])
 
 
 def test_a_description_can_be_taken_away(client, make_cleaning):

@@ -1,6 +1,7 @@
 """Conditional requests (RFC 9110, 13): ETag, If-None-Match, If-Match."""
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from processes import wait_until
@@ -8,6 +9,18 @@ from processes import wait_until
 from phresh.db import db
 
 LIST = "/api/cleanings/"
+
+
+@pytest.fixture
+def client(anna):
+    """A client that is logged in."""
+    return anna.client
+
+
+@pytest.fixture
+def make_cleaning(make_cleaning, anna):
+    """Make cleanings that are hers."""
+    return partial(make_cleaning, owner_id=anna.id)
 
 
 def patch(client, url, changes, **headers):
@@ -108,7 +121,7 @@ def test_a_bad_body_is_422_before_412(client, url):
     assert patch(client, url, {"name": ""}, **{"If-Match": '"x"'}).status_code == 422
 
 
-def test_the_check_and_the_write_are_one_step(app, client, url, sql):
+def test_the_check_and_the_write_are_one_step(app, anna, client, url, sql):
     """All have the right ETag when they come, and wait for the row at the same time."""
     headers = {"If-Match": client.get(url).headers["ETag"]}
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
@@ -116,7 +129,7 @@ def test_the_check_and_the_write_are_one_step(app, client, url, sql):
         with db.engine.connect() as holder:
             holder.exec_driver_sql("SELECT FROM cleanings FOR UPDATE")
             writes = [
-                pool.submit(patch, app.test_client(), url, {"name": f"Writer {n}"}, **headers)
+                pool.submit(patch, anna.make_client(), url, {"name": f"Writer {n}"}, **headers)
                 for n in range(3)
             ]
             assert wait_until(lambda: sql(waiting) == [(3,)])
@@ -125,12 +138,12 @@ def test_the_check_and_the_write_are_one_step(app, client, url, sql):
     assert statuses == [200, 412, 412]
 
 
-def test_of_20_writes_at_once_with_one_etag_one_goes_through(app, client, url):
+def test_of_20_writes_at_once_with_one_etag_one_goes_through(anna, client, url):
     etag = client.get(url).headers["ETag"]
 
     def write(number):
         changes = {"name": f"Writer {number}"}
-        return patch(app.test_client(), url, changes, **{"If-Match": etag}).status_code
+        return patch(anna.make_client(), url, changes, **{"If-Match": etag}).status_code
 
     with ThreadPoolExecutor(20) as pool:
         statuses = sorted(pool.map(write, range(20)))

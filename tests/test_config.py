@@ -145,12 +145,35 @@ def test_the_example_and_the_readme_name_every_setting():
     names = set(config.SettingsSchema().fields)
     example = (ROOT / ".env.example").read_text()
     in_compose_only = {"DB_PORT"}
-    assert set(re.findall(r"^#?([A-Z_]+)=", example, re.MULTILINE)) == names | in_compose_only
+    assert set(re.findall(r"^#?([A-Z0-9_]+)=", example, re.MULTILINE)) == names | in_compose_only
     assert re.findall(r"^(?:SECRET_KEY|POSTGRES_PASSWORD)=(.*)$", example, re.MULTILINE) == ["", ""]
     assert (
-        set(re.findall(r"^\| `([A-Z_]+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE))
+        set(re.findall(r"^\| `([A-Z0-9_]+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE))
         == names
     )
+
+
+@pytest.mark.parametrize(
+    "secret", ["x" * 31, "supersecret", "CHANGEME", "changeme" * 4, "SuperSecret" * 3]
+)
+def test_a_secret_that_can_be_guessed_is_refused_with_how_to_make_one(environment, secret):
+    environment.setenv("SECRET_KEY", secret)
+    with pytest.raises(ConfigError, match=r"^SECRET_KEY: .* python3 -c") as refused:
+        create_app()
+    assert secret not in refused.value.message
+
+
+@pytest.mark.parametrize("secret", ["x" * 32, "é" * 16])
+def test_a_secret_of_32_bytes_is_taken(environment, secret):
+    environment.setenv("SECRET_KEY", secret)
+    assert read_settings()["SECRET_KEY"] == secret
+
+
+def test_argon2_gets_8_kib_a_lane(environment):
+    environment.setenv("ARGON2_MEMORY_COST", "15")
+    environment.setenv("ARGON2_PARALLELISM", "2")
+    with pytest.raises(ConfigError, match=r"^ARGON2_MEMORY_COST: "):
+        read_settings()
 
 
 def test_without_a_database_and_without_the_embedded_one_nothing_starts(environment):

@@ -14,6 +14,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 from werkzeug.serving import make_server
 
 import phresh
+from phresh.cleanings.schemas import CleaningSchema
+from phresh.users.schemas import UserSchema
 
 METHODS = {"get", "post", "put", "patch", "delete"}
 
@@ -47,19 +49,50 @@ def test_every_operation_has_a_summary_and_an_id_of_its_own(document):
 
 def test_every_operation_names_every_status(document):
     body = {"400", "413", "415", "422", "500", "503"}
-    one = "/api/cleanings/{cleaning_id}/"
+    one, me = "/api/cleanings/{cleaning_id}/", "/api/users/me/"
+    any_of_api = {"422", "500", "503"}
     expected = {
         ("/healthz", "get"): {"200", "500"},
         ("/readyz", "get"): {"200", "500", "503"},
-        ("/api/cleanings/", "get"): {"200", "304", "422", "500", "503"},
-        ("/api/cleanings/", "post"): {"201", "409", *body},
-        (one, "get"): {"200", "304", "404", "422", "500", "503"},
-        (one, "put"): {"200", "404", "412", *body},
-        (one, "patch"): {"200", "404", "412", *body},
-        (one, "delete"): {"204", "404", "412", "422", "500", "503"},
+        ("/api/users/", "post"): {"201", "409", "429", *body},
+        ("/api/users/login/token/", "post"): {"200", "401", "429", *body},
+        ("/api/users/logout/", "post"): {"204", "401", *any_of_api},
+        (me, "get"): {"200", "304", "401", *any_of_api},
+        (me, "patch"): {"200", "401", "403", "409", "429", *body},
+        (me, "delete"): {"204", "401", *any_of_api},
+        ("/api/cleanings/", "get"): {"200", "304", *any_of_api},
+        ("/api/cleanings/", "post"): {"201", "401", "409", *body},
+        (one, "get"): {"200", "304", "404", *any_of_api},
+        (one, "put"): {"200", "401", "403", "404", "412", *body},
+        (one, "patch"): {"200", "401", "403", "404", "412", *body},
+        (one, "delete"): {"204", "401", "403", "404", "412", *any_of_api},
     }
     found = {(path, method): set(item["responses"]) for path, method, item in operations(document)}
     assert found == expected
+
+
+def test_the_operations_that_take_a_token_say_so_and_no_other(document):
+    one, me = "/api/cleanings/{cleaning_id}/", "/api/users/me/"
+    token = [{"login": []}, {"bearer": []}]
+    found = {
+        (path, method): item["security"]
+        for path, method, item in operations(document)
+        if "security" in item
+    }
+    assert found == {
+        ("/api/users/logout/", "post"): token,
+        **{(me, method): token for method in ("get", "patch", "delete")},
+        ("/api/cleanings/", "post"): [*token, {}],
+        **{(one, method): token for method in ("put", "patch", "delete")},
+    }
+    schemes = document["components"]["securitySchemes"]
+    assert schemes["bearer"] == {"type": "http", "scheme": "bearer"}
+    assert schemes["login"]["flows"]["password"]["tokenUrl"] == "/api/users/login/token/"
+
+
+def test_where_guests_may_not_post_the_document_says_so(make_app):
+    document = make_app(GUEST_POSTING=False).test_client().get("/openapi.json").json
+    assert {} not in document["paths"]["/api/cleanings/"]["post"]["security"]
 
 
 def test_every_operation_names_its_headers(document):
@@ -74,7 +107,7 @@ def test_every_operation_names_its_headers(document):
                 found.setdefault(parameter["name"], set()).add((path, method))
     one = "/api/cleanings/{cleaning_id}/"
     assert found == {
-        "If-None-Match": {("/api/cleanings/", "get"), (one, "get")},
+        "If-None-Match": {("/api/cleanings/", "get"), (one, "get"), ("/api/users/me/", "get")},
         "If-Match": {(one, "put"), (one, "patch"), (one, "delete")},
         "Idempotency-Key": {("/api/cleanings/", "post")},
     }
@@ -141,8 +174,11 @@ def test_the_pattern_of_a_key_is_what_is_taken(client, document):
         assert (answer.status_code == 201) == bool(re.search(key["schema"]["pattern"], text)), text
 
 
-def test_examples_are_accepted_as_they_stand(client, document):
+def test_examples_are_accepted_as_they_stand(anna, make_user, document):
     """What "Execute" sends when nothing was typed; the page makes its bodies the same way."""
+    # There is anna already, with another email; and the example logs in with one nobody has.
+    refused = {("post", "/api/users/"): 409, ("post", "/api/users/login/token/"): 401}
+    refused |= {("patch", "/api/users/me/"): 403}
 
     def example(schema):
         if "$ref" in schema:
@@ -154,23 +190,26 @@ def test_examples_are_accepted_as_they_stand(client, document):
     for path, method, operation in operations(document):
         for parameter in document["paths"][path].get("parameters", []):
             path = path.replace(f"{{{parameter['name']}}}", str(example(parameter["schema"])))
-        body = operation.get("requestBody")
-        sent = example(body["content"]["application/json"]["schema"]) if body else None
-        status = client.open(path, method=method, json=sent).status_code
-        assert status < 300 or status == 404, f"{method} {path} with {sent}"
+        body = operation.get("requestBody", {"content": {}})["content"]
+        ((kind, schema),) = body.items() or ((None, None),)
+        sent = example(schema["schema"]) if schema else None
+        options = {"data" if kind == "application/x-www-form-urlencoded" else "json": sent}
+        expected = refused.get((method, path))
+        status = make_user().client.open(path, method=method, **options).status_code
+        assert status == expected or status < 300 or status == 404, f"{method} {path} with {sent}"
 
 
-def test_what_is_answered_is_what_the_schemas_say(client, make_cleaning):
+def test_what_is_answered_is_what_the_schemas_say(client, anna, make_cleaning):
     """PostgreSQL renders the answers; this holds them to the schema that documents them."""
-    from phresh.cleanings.schemas import CleaningSchema
-
     schema = CleaningSchema()
-    make_cleaning(description="x", price="0.10")
+    make_cleaning(description="x", price="0.10", owner_id=anna.id)
     make_cleaning(name="청소", price="99999999.99")
-    for cleaning in client.get("/api/cleanings/").json:
-        assert list(cleaning) == list(schema.fields)
-        assert schema.validate(cleaning) == {}
-        assert schema.dump(cleaning) == cleaning
+    answered = [(schema, cleaning) for cleaning in client.get("/api/cleanings/").json]
+    answered.append((UserSchema(), anna.client.get("/api/users/me/").json))
+    for schema, row in answered:
+        assert list(row) == list(schema.fields)
+        assert schema.validate(row) == {}
+        assert schema.load(schema.dump(schema.load(row))) == schema.load(row)
 
 
 def test_the_docs_page_needs_no_other_host(client):

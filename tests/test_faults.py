@@ -5,7 +5,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from cluster import Client, Cluster, Phresh, Proxy, make_folder
+from cluster import ACCOUNT, TOKEN, Client, Cluster, Phresh, Proxy, make_folder
 from conftest import sql_text
 from flask_migrate import upgrade
 from processes import copy_checkout, wait_until
@@ -26,6 +26,7 @@ def ground():
     with create_app({"DATABASE_URL": template.url}).app_context():
         upgrade()
         db.engine.dispose()
+    template.sql(ACCOUNT)
     template.stop()
     copy_checkout(folder / "checkout")
     yield folder, template
@@ -70,7 +71,7 @@ def proxy(cluster, put_away):
 @pytest.fixture
 def serve(ground, put_away):
     def start(url, app="wsgi:app", **settings):
-        served = Phresh(ground[0] / "checkout", url, app, **settings)
+        served = Phresh(ground[0] / "checkout", url, app, token=TOKEN, **settings)
         put_away(served.stop)
         return served
 
@@ -450,7 +451,7 @@ def test_an_exhausted_pool_is_answered(cluster, serve):
 def test_an_idle_transaction_is_ended(cluster, ground, serve):
     (ground[0] / "checkout" / "pausing.py").write_text(PAUSING)
     served = serve(cluster.url, "pausing:app", WORKERS="1", IDLE_TIMEOUT="1")
-    cluster.sql("INSERT INTO cleanings (name, price) VALUES ('One', 1)")
+    cluster.sql("INSERT INTO cleanings (name, price, owner_id) SELECT 'One', 1, id FROM users")
     change = ("PATCH", f"{PATH}1/", {"cleaning_update": {"name": "Other"}})
     for _ in range(2):  # on a new connection, then on one that has served
         with ThreadPoolExecutor() as pool:

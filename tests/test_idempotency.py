@@ -10,7 +10,6 @@ from werkzeug.serving import make_server
 
 from phresh import create_app
 from phresh.db import db
-from phresh.idempotency import remove_old_keys
 
 LIST = "/api/cleanings/"
 NEW = {"name": "Once", "price": 20}
@@ -34,9 +33,10 @@ def test_the_same_key_gives_the_same_answer(client, sql):
     assert rows(sql) == 1
 
 
-def test_it_is_the_first_answer_even_when_the_row_changed_since(client):
+def test_it_is_the_first_answer_even_when_the_row_changed_since(anna):
+    client = anna.client
     first = post(client, "k")
-    client.delete(first.headers["Location"])
+    assert client.delete(first.headers["Location"]).status_code == 204
     assert post(client, "k").data == first.data
 
 
@@ -49,6 +49,13 @@ def test_other_keys_are_other_requests(client, sql):
     for key in ("a", "b", "A", "a.b"):
         assert post(client, key).status_code == 201
     assert rows(sql) == 4
+
+
+def test_each_account_has_keys_of_its_own(client, anna, ben, sql):
+    made = {post(someone, "k").json["id"] for someone in (client, anna.client, ben.client)}
+    assert len(made) == rows(sql) == 3
+    assert post(anna.client, "k").json["owner"] == {"username": "anna"}
+    assert rows(sql) == 3
 
 
 def test_the_path_without_its_slash_is_the_same_path(client):
@@ -171,13 +178,11 @@ def test_a_connection_lost_before_the_answer_is_made_good(settings, client, sql)
     assert rows(sql) == 1
 
 
-def test_old_keys_are_removed_and_young_ones_kept(app, client, sql):
+def test_old_keys_are_removed_and_young_ones_kept(run, client, sql):
     post(client, "old")
     post(client, "young")
     sql("UPDATE idempotency_keys SET created_at = now() - interval '24:00:01' WHERE key = 'old'")
     sql("UPDATE idempotency_keys SET created_at = now() - interval '23:59' WHERE key = 'young'")
-    with app.app_context():
-        assert remove_old_keys() == 1
+    assert run("remove-expired")[1].startswith("Removed 1 idempotency keys, ")
     assert sql("SELECT key FROM idempotency_keys") == [("young",)]
-    result = app.test_cli_runner().invoke(args=["remove-old-keys"])
-    assert result.output == "Removed 0 keys.\n"
+    assert run("remove-expired")[1].startswith("Removed 0 idempotency keys, ")

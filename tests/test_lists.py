@@ -246,21 +246,70 @@ def test_a_cursor_of_our_making_with_other_values_is_refused(client, values):
     assert response.json["errors"][0]["parameter"] == "after"
 
 
-def test_a_cursor_whose_row_is_gone_still_shows_the_way(client, make_cleaning):
+def test_a_cursor_whose_row_is_gone_still_shows_the_way(client, make_cleaning, sql):
     ids = [make_cleaning() for _ in range(4)]
     url = next_page(client.get(LIST, query_string={"limit": 2}))
-    client.delete(f"{LIST}{ids[2]}/")
+    sql("DELETE FROM cleanings WHERE id = :id", id=ids[2])
     assert [row["id"] for row in client.get(url).json] == [ids[1], ids[0]]
 
 
+@pytest.fixture
+def owned(make_cleaning, anna, ben):
+    """Jobs of two people and a guest."""
+    for number in range(4):
+        make_cleaning(name=f"Anna {number}", owner_id=anna.id, price=f"{number % 2}.00")
+        make_cleaning(name=f"Ben {number}", owner_id=ben.id)
+        make_cleaning(name=f"Guest {number}")
+
+
+@pytest.mark.parametrize("owner", ["anna", "ANNA", "Anna"])
+def test_the_jobs_of_one_person_are_listed(client, owned, owner):
+    assert listed(client, owner=owner) == ["Anna 3", "Anna 2", "Anna 1", "Anna 0"]
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({"sort": "price"}, ["Anna 0", "Anna 2", "Anna 1", "Anna 3"]),
+        ({"sort": "-price", "price_min": 1}, ["Anna 3", "Anna 1"]),
+        ({"q": "2"}, ["Anna 2"]),
+        ({"cleaning_type": "dust_up"}, []),
+        ({"cleaning_type": ["dust_up", "spot_clean"], "price_max": 0}, ["Anna 2", "Anna 0"]),
+    ],
+)
+def test_an_owner_goes_with_every_filter_and_order(client, owned, query, expected):
+    assert listed(client, owner="anna", **query) == expected
+    assert [row["name"] for row in walk(client, owner="anna", limit=1, **query)] == expected
+
+
+def test_nobody_has_no_jobs(client, owned):
+    assert listed(client, owner="nobody") == []
+
+
+@pytest.mark.parametrize("owner", ["", "an", "a" * 31, "an na", "änna", "anna\0"])
+def test_what_is_no_username_owns_nothing(client, owner):
+    response = client.get(LIST, query_string={"owner": owner})
+    assert response.status_code == 422
+    assert response.json["errors"][0]["parameter"] == "owner"
+
+
+@pytest.mark.parametrize("rows", [1, 100])
+def test_the_list_of_a_person_takes_one_statement(client, anna, make_cleaning, statements, rows):
+    for _ in range(rows):
+        make_cleaning(owner_id=anna.id)
+    statements.clear()
+    assert len(listed(client, owner="anna", limit=100)) == rows
+    assert len(statements) == 1
+
+
 @pytest.mark.parametrize("sort", ["-id", "id", "price", "-price"])
-def test_a_walk_skips_and_repeats_nothing_while_others_write(app, client, make_cleaning, sort):
+def test_a_walk_skips_and_repeats_nothing_while_others_write(client, anna, make_cleaning, sort):
     stay = {make_cleaning(name="Stays", price=f"{i % 7}.50") for i in range(60)}
     done = threading.Event()
     failures = []
 
     def write():
-        writer = app.test_client()
+        writer = anna.make_client()
         while not done.is_set():
             new = {"name": "Comes and goes", "price": "3.50"}
             response = writer.post(LIST, json={"new_cleaning": new})

@@ -91,6 +91,12 @@ def test_an_exception_is_in_its_line_and_a_line_outside_of_requests_has_no_id():
     assert "request_id" not in line
 
 
+def test_the_line_of_who_is_logged_in_says_who(client, anna, lines):
+    anna.client.get("/api/users/me/")
+    client.get("/api/users/me/")
+    assert [line.get("user_id") for line in lines()] == [anna.id, None]
+
+
 def test_what_is_sent_is_in_no_line(client, lines):
     secret = "not for the log"
     client.post(LIST, json={"new_cleaning": {"name": secret, "price": -1}})

@@ -1,5 +1,7 @@
 """The migrations: up, down and up again, and what they make is what the models say."""
 
+import re
+
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -24,13 +26,17 @@ COLUMNS = """
     FROM information_schema.columns
     WHERE table_schema = 'public' AND table_name <> 'alembic_version'
 """
+PERSISTENCE = """
+    SELECT relname, relpersistence FROM pg_class
+    WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'alembic_version'
+"""
 TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
 
 
 def catalog(engine):
     """Tell what a database has, in words that can be compared; flask db check is blind to some."""
     with engine.connect() as connection:
-        queries = (COLUMNS, CONSTRAINTS, INDEXES)
+        queries = (COLUMNS, CONSTRAINTS, INDEXES, PERSISTENCE)
         return [sorted(map(str, connection.execute(text(query)))) for query in queries]
 
 
@@ -66,6 +72,29 @@ def test_each_goes_down_and_up_by_itself(migrated):
         upgrade(revision="+1")
         assert catalog(db.engine) == before
         downgrade()
+
+
+FILL = """
+    INSERT INTO users (email, username, password_hash) VALUES ('a@b.example', 'anna', '');
+    INSERT INTO tokens (hash, user_id, expires_at)
+        SELECT sha256('a'), id, 'infinity' FROM users;
+    INSERT INTO attempts (key) VALUES ('k');
+    INSERT INTO cleanings (name, price, owner_id) SELECT 'Hers', 1, id FROM users;
+    INSERT INTO cleanings (name, price) VALUES ('A guest''s', 1);
+    INSERT INTO idempotency_keys VALUES ('', 'POST', '/', 'k', '');
+"""
+
+
+def test_they_run_down_and_up_with_rows_in_every_table(migrated):
+    with db.engine.begin() as connection:
+        connection.execute(text(FILL))
+        for table in db.metadata.tables:
+            assert connection.scalar(text(f"SELECT count(*) FROM {table}")), table
+    downgrade(revision="91ac0fb8413f")
+    upgrade()
+    with db.engine.connect() as connection:
+        names = "SELECT name, owner_id FROM cleanings ORDER BY id"
+        assert connection.execute(text(names)).all() == [("Hers", None), ("A guest's", None)]
 
 
 def test_they_make_what_the_models_say(migrated, make_database):
@@ -115,12 +144,24 @@ def test_an_index_is_built_while_others_read_and_write(migrated):
 
 def test_no_index_of_a_live_table_is_built_in_its_way(migrated, capsys):
     upgrade(revision="91ac0fb8413f:head", sql=True)
-    built = [line for line in capsys.readouterr().out.splitlines() if " ON cleanings" in line]
-    assert len(built) == 4
+    sql = capsys.readouterr().out
+    built = [line for line in sql.splitlines() if re.match("CREATE .* ON cleanings ", line)]
+    assert len(built) == 5
     assert all(line.startswith("CREATE INDEX CONCURRENTLY") for line in built)
 
 
+def test_no_constraint_of_a_live_table_is_checked_in_its_way(migrated, capsys):
+    upgrade(revision="91ac0fb8413f:head", sql=True)
+    sql = capsys.readouterr().out
+    added = re.findall(r"ALTER TABLE cleanings ADD CONSTRAINT (\w+) [^;]*?( NOT VALID)?;", sql)
+    assert added
+    for name, unchecked in added:
+        assert unchecked, name
+        assert f"ALTER TABLE cleanings VALIDATE CONSTRAINT {name};" in sql
+
+
 def test_a_migration_that_has_to_wait_gives_up(migrated):
+    downgrade(revision="c8e27d4b9f10")
     with db.engine.connect() as other:
         other.execute(text("SELECT FROM idempotency_keys"))
         with pytest.raises(OperationalError, match="lock timeout"):
@@ -129,25 +170,42 @@ def test_a_migration_that_has_to_wait_gives_up(migrated):
     downgrade()
 
 
-GOOD = {"name": "A job", "description": None, "cleaning_type": "dust_up", "price": "20"}
+GOOD = {
+    "cleanings": {"name": "Job", "description": None, "cleaning_type": "dust_up", "price": "20"},
+    "users": {"email": "a@b.example", "username": "anna", "password_hash": ""},
+}
 
 
 @pytest.mark.parametrize(
-    ("check", "bad"),
+    ("table", "check", "bad"),
     [
-        ("name_length", {"name": "x" * 201}),
-        ("name_not_blank", {"name": ""}),
-        ("name_not_blank", {"name": " \t\n\u00a0\u3000\x1c\x85\ufeff"}),
-        ("description_length", {"description": "x" * 10_001}),
-        ("cleaning_type", {"cleaning_type": "deep_clean"}),
-        ("price_range", {"price": "-0.01"}),
-        ("price_range", {"price": "NaN"}),
+        ("users", "username", {"username": "an"}),
+        ("users", "username", {"username": "a" * 31}),
+        ("users", "username", {"username": "anna\n"}),
+        ("users", "username", {"username": "ännä"}),
+        ("users", "email", {"email": "a.b.example"}),
+        ("users", "email", {"email": "a@b@c.example"}),
+        ("users", "email_length", {"email": "a@" + "b" * 253}),
+        ("cleanings", "name_length", {"name": "x" * 201}),
+        ("cleanings", "name_not_blank", {"name": ""}),
+        ("cleanings", "name_not_blank", {"name": " \t\n\u00a0\u3000\x1c\x85\ufeff"}),
+        ("cleanings", "description_length", {"description": "x" * 10_001}),
+        ("cleanings", "cleaning_type", {"cleaning_type": "deep_clean"}),
+        ("cleanings", "price_range", {"price": "-0.01"}),
+        ("cleanings", "price_range", {"price": "NaN"}),
     ],
 )
-def test_each_check_refuses_what_the_schemas_refuse(sql, check, bad):
-    columns = ", ".join(GOOD)
-    values = ", ".join(f":{name}" for name in GOOD)
-    insert = f"INSERT INTO cleanings ({columns}) VALUES ({values})"
-    sql(insert, **GOOD)
-    with pytest.raises(IntegrityError, match=f"ck_cleanings_{check}"):
-        sql(insert, **GOOD | bad)
+def test_each_check_refuses_what_the_schemas_refuse(sql, table, check, bad):
+    good = GOOD[table]
+    columns = ", ".join(good)
+    values = ", ".join(f":{name}" for name in good)
+    insert = f"INSERT INTO {table} ({columns}) VALUES ({values})"
+    sql(insert, **good)
+    with pytest.raises(IntegrityError, match=f'"ck_{table}_{check}"'):
+        sql(insert, **good | bad)
+
+
+def test_a_token_is_known_by_32_bytes(sql, anna):
+    insert = "INSERT INTO tokens (hash, user_id, expires_at) VALUES (:hash, :user, now())"
+    with pytest.raises(IntegrityError, match="ck_tokens_hash"):
+        sql(insert, hash=b"x" * 31, user=anna.id)

@@ -8,7 +8,7 @@ from contextlib import closing
 
 import psycopg2
 import pytest
-from cluster import Cluster, Phresh, make_folder
+from cluster import ACCOUNT, TOKEN, Cluster, Phresh, make_folder
 from flask_migrate import upgrade
 from processes import copy_checkout, environment, free_port, wait_until
 
@@ -37,6 +37,7 @@ def cluster(folder):
         upgrade()
         db.engine.dispose()
     cluster.sql(
+        ACCOUNT,
         "ALTER ROLE postgres SET statement_timeout = '3s'",
         "ALTER ROLE postgres SET lock_timeout = '1.5s'",
         "ALTER ROLE postgres SET idle_in_transaction_session_timeout = '10s'",
@@ -124,7 +125,7 @@ def serve(checkout, pgbouncer):
     served = []
 
     def start(**settings):
-        served.append(Phresh(checkout, pgbouncer.url, **settings))
+        served.append(Phresh(checkout, pgbouncer.url, token=TOKEN, **settings))
         return served[-1]
 
     yield start

@@ -1,8 +1,19 @@
 """The table of cleanings."""
 
+from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import CheckConstraint, Identity, Index, Numeric, Text, text
+from sqlalchemy import (
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Numeric,
+    Text,
+    func,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from phresh.api import NOT_BLANK
@@ -33,6 +44,7 @@ class Cleaning(Base):
         Index(None, "price", "id"),
         Index(None, "cleaning_type", "id"),
         Index(None, "cleaning_type", "price", "id"),
+        Index(None, "owner_id", "id"),
         Index(
             "ix_cleanings_search",
             "name",
@@ -47,6 +59,10 @@ class Cleaning(Base):
     description: Mapped[str | None] = mapped_column(Text)
     cleaning_type: Mapped[str] = mapped_column(Text, server_default=text("'spot_clean'"))
     price: Mapped[Decimal] = mapped_column(Numeric(10, 2))
+    # Null of a guest's.
+    owner_id: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
 
 
 ID, PRICE = ("id", int), ("price", Decimal)

@@ -21,6 +21,8 @@ from sqlalchemy.orm import aliased
 from phresh.cleanings.models import Cleaning, is_word_character
 from phresh.pages import Page
 from phresh.statements import Query, Value, parameter, query, row_json
+from phresh.users.models import User
+from phresh.users.queries import has_username, public_user
 
 Conditions = Sequence[ColumnElement[bool]]
 
@@ -31,16 +33,22 @@ Conditions = Sequence[ColumnElement[bool]]
 NEARBY = 5_000
 
 
-def _rendered(cleaning: Any) -> ColumnElement[str]:
+def _rendered(cleaning: Any, owner_id: Any = None) -> ColumnElement[str]:
+    """Give the SQL that renders a cleaning, of the table or of a subquery.
+
+    :param owner_id: in an INSERT, whose column SQLAlchemy takes for one of another table
+    """
     names = ("id", "name", "description", "cleaning_type", "price")
-    return row_json(*(getattr(cleaning, name) for name in names)).label("json")
+    columns = [getattr(cleaning, name) for name in names]
+    owner = public_user(cleaning.owner_id if owner_id is None else owner_id).label("owner")
+    return row_json(*columns, owner, cleaning.created_at, cleaning.updated_at).label("json")
 
 
 RENDERED = _rendered(Cleaning)
 
 
 def cleaning_page(
-    page: Page, cleaning_type: Sequence[str] = (), q: str = "", **prices: Decimal
+    page: Page, cleaning_type: Sequence[str] = (), q: str = "", **values: Decimal | str
 ) -> Query:
     """The page of those that pass every filter given."""
     kinds = {f"kind_{i}": kind for i, kind in enumerate(sorted(set(cleaning_type)))}
@@ -49,7 +57,7 @@ def cleaning_page(
         f"word_{i}_{j}": text for i, word in enumerate(words) for j, text in enumerate(word)
     }
     shape = (page, tuple(kinds), tuple(map(len, words)))
-    return _cleaning_page(*shape, **prices, **kinds, **patterns, **page.values)
+    return _cleaning_page(*shape, **values, **kinds, **patterns, **page.values)
 
 
 @query
@@ -62,6 +70,9 @@ def _cleaning_page(
         conditions.append(Cleaning.price >= values["price_min"])
     if "price_max" in values:
         conditions.append(Cleaning.price <= values["price_max"])
+    if "owner" in values:
+        owner = select(User.id).where(has_username(values["owner"])).scalar_subquery()
+        conditions.append(Cleaning.owner_id == owner)
     # How rare a word is decides what to read; and how rare a type or a price range, where the order
     # is not that of the index which has them.
     is_by_price = page.order.begins_with("price")
@@ -126,14 +137,15 @@ def cleaning_by_id(*, cleaning_id: Value) -> Executable:
 
 @query
 def locked_cleaning(*, cleaning_id: Value) -> Executable:
-    """One cleaning that nobody else can write until this transaction ends, or no row."""
-    return _by_id(cleaning_id).with_for_update()
+    """One cleaning that nobody else can write until this transaction ends, and whose; or no row."""
+    return _by_id(cleaning_id).add_columns(Cleaning.owner_id).with_for_update(of=Cleaning)
 
 
 @query
 def new_cleaning(**values: Value) -> Executable:
     """Insert a cleaning; gives its id too."""
-    return insert(Cleaning).values(values).returning(RENDERED, Cleaning.id)
+    rendered = _rendered(Cleaning, values["owner_id"])
+    return insert(Cleaning).values(values).returning(rendered, Cleaning.id)
 
 
 @query
@@ -141,8 +153,8 @@ def changed_cleaning(*, cleaning_id: Value, **changes: Value) -> Executable:
     """Change a cleaning, or no row; without changes it is only read."""
     if not changes:
         return _by_id(cleaning_id)
-    statement = update(Cleaning).where(Cleaning.id == cleaning_id).values(changes)
-    return statement.returning(RENDERED)
+    changed = update(Cleaning).where(Cleaning.id == cleaning_id)
+    return changed.values(updated_at=func.now(), **changes).returning(RENDERED)
 
 
 @query

@@ -16,6 +16,7 @@ from phresh.cleanings.models import (
     is_word_character,
 )
 from phresh.pages import PageSchema
+from phresh.users.schemas import PublicUserSchema, Username
 
 CENT = Decimal("0.01")
 PRICE_TEXT = "[0-9]{1,8}(\\.[0-9]{1,2})?"
@@ -61,6 +62,11 @@ class CleaningSchema(Schema):
     description = fields.String(required=True, allow_none=True, metadata=DESCRIPTION)
     cleaning_type = fields.String(required=True, validate=validate.OneOf(CLEANING_TYPES))
     price = fields.Decimal(required=True, metadata={"description": "Per hour", "example": 29.99})
+    owner = fields.Nested(
+        PublicUserSchema, required=True, allow_none=True, metadata={"description": "Null: a guest"}
+    )
+    created_at = fields.AwareDateTime(required=True)
+    updated_at = fields.AwareDateTime(required=True)
 
 
 class CleaningCreateSchema(Schema):
@@ -96,6 +102,7 @@ class CleaningListSchema(PageSchema):
     )
     price_min = Price(metadata={"description": "Not cheaper"})
     price_max = Price(metadata={"description": "Not dearer"})
+    owner = Username(metadata={"description": "Of this user"})
     q = Text(
         max_length=100,
         blank=False,

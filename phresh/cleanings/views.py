@@ -5,8 +5,16 @@ from typing import Any
 
 from flask import request
 from flask_smorest import abort
+from psycopg2.errors import ForeignKeyViolation
 
-from phresh.api import Blueprint, envelope, refuse_if_changed
+from phresh.api import LOCATION, Blueprint, envelope, refuse_if_changed
+from phresh.auth import (
+    current_account,
+    current_account_or_guest,
+    login_optional,
+    login_required,
+    refuse_token,
+)
 from phresh.cleanings import queries
 from phresh.cleanings.schemas import (
     CleaningCreateSchema,
@@ -22,8 +30,6 @@ blp = Blueprint(
     "cleanings", __name__, url_prefix="/api/cleanings", description="Homes to be cleaned"
 )
 
-LOCATION = {"Location": {"description": "Where it is", "schema": {"type": "string"}}}
-
 
 @blp.get("/")
 @blp.arguments(CleaningListSchema, location="query")
@@ -35,14 +41,23 @@ def list_cleanings(query: dict[str, Any]) -> tuple[str, dict[str, str]]:
 
 
 @blp.post("/")
+@login_optional
 @blp.arguments(envelope("new_cleaning", CleaningCreateSchema))
 @blp.arguments(IdempotencyKeySchema, location="headers")
 @blp.response(201, CleaningSchema, headers=LOCATION)
 @blp.alt_response(409)
 @idempotent
 def create_cleaning(cleaning: dict[str, Any]) -> tuple[str, dict[str, str]]:
-    """Post a cleaning"""
-    text, cleaning_id = fetch(queries.new_cleaning(**cleaning))[0]
+    """Post a cleaning
+
+    It is yours if you are logged in. Nobody can change or delete what a guest has posted.
+    """
+    account = current_account_or_guest()
+    owner_id = None if account is None else account.user_id
+    try:
+        text, cleaning_id = fetch(queries.new_cleaning(**cleaning, owner_id=owner_id))[0]
+    except ForeignKeyViolation:  # the account was deleted this moment
+        refuse_token()
     return text, {"Location": f"{blp.url_prefix}/{cleaning_id}/"}
 
 
@@ -55,35 +70,43 @@ def get_cleaning(cleaning_id: int) -> str:
 
 
 @blp.route("/<id:cleaning_id>/", methods=["PATCH", "PUT"])
+@login_required
 @blp.arguments(envelope("cleaning_update", CleaningUpdateSchema))
 @blp.doc(parameters=["IF_MATCH"])
 @blp.response(200, CleaningSchema)
+@blp.alt_response(403)
 @blp.alt_response(404)
 @blp.alt_response(412)
 def update_cleaning(changes: dict[str, Any], cleaning_id: int) -> str:
-    """Change a cleaning
+    """Change a cleaning of yours
 
     Fields left out stay as they are, with PATCH and with PUT.
     """
-    _refuse_changed(cleaning_id)
+    _lock_own(cleaning_id)
     return _one(fetch(queries.changed_cleaning(cleaning_id=cleaning_id, **changes)))
 
 
 @blp.delete("/<id:cleaning_id>/")
+@login_required
 @blp.doc(parameters=["IF_MATCH"])
 @blp.response(204)
+@blp.alt_response(403)
 @blp.alt_response(404)
 @blp.alt_response(412)
 def delete_cleaning(cleaning_id: int) -> None:
-    """Delete a cleaning"""
-    _refuse_changed(cleaning_id)
+    """Delete a cleaning of yours"""
+    _lock_own(cleaning_id)
     _one(fetch(queries.deleted_cleaning(cleaning_id=cleaning_id)))
 
 
-def _refuse_changed(cleaning_id: int) -> None:
-    """Answer 412 when the request says which state it means and that is no longer so."""
+def _lock_own(cleaning_id: int) -> None:
+    """Lock a cleaning for its owner; answer 404, 403, or 412 if the request means another state."""
+    rows = fetch(queries.locked_cleaning(cleaning_id=cleaning_id))
+    text = _one(rows)
+    if rows[0][1] != current_account().user_id:
+        abort(403, message="Only who posted a cleaning can change or delete it.")
     if "If-Match" in request.headers:
-        refuse_if_changed(_one(fetch(queries.locked_cleaning(cleaning_id=cleaning_id))))
+        refuse_if_changed(text)
 
 
 def _one(rows: Sequence[tuple[Any, ...]]) -> str:

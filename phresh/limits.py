@@ -1,0 +1,131 @@
+"""Limits on guessing: how often someone may try something in a while.
+
+Each try that counts is a row, so a limit holds for all workers on all machines, and its window
+slides. The table is unlogged: after a crash of the database, counting begins anew.
+"""
+
+import math
+from datetime import datetime
+from ipaddress import IPv4Address, IPv6Network, ip_address
+from typing import NamedTuple
+
+from flask import current_app, request
+from flask_smorest import abort
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Executable,
+    Identity,
+    Index,
+    Text,
+    delete,
+    func,
+    insert,
+    select,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from phresh.db import Base, fetch_apart
+from phresh.statements import Query, Value, query
+
+SECOND = text("interval '1 second'")
+
+
+class Attempt(Base):
+    """A try that counts."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (Index(None, "key", "at"), Index(None, "at"), {"prefixes": ["UNLOGGED"]})
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    key: Mapped[str] = mapped_column(Text)
+    at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+
+
+class Limit(NamedTuple):
+    """How often something may be tried.
+
+    :param key: what and by whom
+    :param times: how often
+    :param seconds: in how long a time
+    """
+
+    key: str
+    times: int
+    seconds: int
+
+
+def registrations() -> list[Limit]:
+    """Give the limit on registrations from where the request comes."""
+    config = current_app.config
+    key = f"registration from {_network()}"
+    return [Limit(key, config["REGISTRATIONS_PER_ADDRESS"], config["REGISTRATION_WINDOW"])]
+
+
+def failed_logins(account: str) -> list[Limit]:
+    """Give the limits on failed logins: to an account, and from where the request comes."""
+    config = current_app.config
+    seconds = config["LOGIN_WINDOW"]
+    return [
+        Limit(f"login to {account}", config["LOGIN_FAILURES_PER_ACCOUNT"], seconds),
+        Limit(f"login from {_network()}", config["LOGIN_FAILURES_PER_ADDRESS"], seconds),
+    ]
+
+
+def _network() -> str:
+    """Give the address of the client; of IPv6 the network of 64 bits, all of which is one's own."""
+    try:
+        address = ip_address(request.remote_addr or "")
+    except ValueError:
+        return "a socket without addresses"
+    if isinstance(address, IPv4Address):
+        return str(address)
+    return str(address.ipv4_mapped or IPv6Network((int(address), 64), strict=False))
+
+
+def refuse_exceeded(limits: list[Limit]) -> None:
+    """Answer 429, with the seconds to wait, when one of the limits is reached."""
+    if not current_app.config["RATELIMIT_ENABLED"]:
+        return
+    waits = [
+        float(row[0])
+        for limit in limits
+        for row in fetch_apart(_wait(limit.times, key=limit.key, seconds=limit.seconds))
+    ]
+    if waits:
+        seconds = str(max(1, math.ceil(max(waits))))
+        abort(429, message="Too many tries. Try again later.", headers={"Retry-After": seconds})
+
+
+def count(limits: list[Limit]) -> None:
+    """Count a try, whether or not the request is refused."""
+    if current_app.config["RATELIMIT_ENABLED"]:
+        for limit in limits:
+            fetch_apart(_new_attempt(key=limit.key))
+
+
+@query
+def _wait(times: int, *, key: Value, seconds: Value) -> Executable:
+    """How many seconds until less than so many tries are in the window; no row when it is so."""
+    expires_at = Attempt.at + seconds * SECOND
+    wait = select(func.extract("epoch", expires_at - func.now()))
+    tries = wait.where(Attempt.key == key, Attempt.at > func.now() - seconds * SECOND)
+    return tries.order_by(Attempt.at.desc()).offset(times - 1).limit(1)
+
+
+@query
+def _new_attempt(*, key: Value) -> Executable:
+    return insert(Attempt).values(key=key)
+
+
+def deleted_old_attempts() -> Query:
+    """Delete the tries that are older than any window."""
+    config = current_app.config
+    return _deleted_attempts(seconds=max(config["LOGIN_WINDOW"], config["REGISTRATION_WINDOW"]))
+
+
+@query
+def _deleted_attempts(*, seconds: Value) -> Executable:
+    old = Attempt.at <= func.now() - seconds * SECOND
+    return delete(Attempt).where(old).returning(Attempt.id)

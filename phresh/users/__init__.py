@@ -1,0 +1,1 @@
+"""Users: accounts, and the tokens that stand for them."""

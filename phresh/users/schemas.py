@@ -1,0 +1,182 @@
+"""What a user looks like, going in and out."""
+
+import re
+from contextlib import suppress
+from functools import cache
+from typing import Any
+
+from email_validator import EmailNotValidError, validate_email
+from marshmallow import (
+    EXCLUDE,
+    Schema,
+    ValidationError,
+    fields,
+    post_load,
+    validate,
+    validates_schema,
+)
+from zxcvbn.frequency_lists import FREQUENCY_LISTS
+
+from phresh.api import Text
+from phresh.users.models import EMAIL_MAX, USERNAME
+
+# ASVS 5.0 6.2.1, 6.2.4, 6.2.5, 6.2.9: of a certain length, not common, no rules of what is in it.
+PASSWORD_MIN, PASSWORD_MAX = 8, 128
+COMMON = 3_000
+
+EMAIL = {"example": "anna@phresh.io"}
+PASSWORD = {"format": "password", "example": "four cats on a roof"}
+
+
+def normalized(email: str) -> str:
+    """Give the one form of an address: its domain in lower case and Unicode, all of it composed.
+
+    :raises EmailNotValidError: when it is none
+    """
+    return validate_email(email, check_deliverability=False).normalized
+
+
+class Email(Text):
+    """An email address by its form (RFC 5321, 5322, 6531); nobody is asked whether it exists."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        metadata = {**EMAIL, "format": "email", "pattern": "^[^@\\u0000]+@[^@\\u0000]+$"}
+        super().__init__(max_length=EMAIL_MAX, metadata=metadata, **kwargs)
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> str:
+        text = super()._deserialize(value, attr, data, **kwargs)
+        try:
+            return normalized(text)
+        except EmailNotValidError as error:
+            raise ValidationError(str(error)) from None
+
+
+class Username(fields.String):
+    """A username."""
+
+    default_error_messages = {"username": "Must be 3 to 30 letters (a to z), digits, _ or -."}
+
+    def __init__(self, **kwargs: Any) -> None:
+        metadata = {"example": "anna", **kwargs.pop("metadata", {})}
+        super().__init__(metadata={"pattern": f"^{USERNAME}$", **metadata}, **kwargs)
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> str:
+        text: str = super()._deserialize(value, attr, data, **kwargs)
+        if not re.fullmatch(USERNAME, text):
+            raise self.make_error("username")
+        return text
+
+
+@cache
+def _common_passwords() -> frozenset[str]:
+    """Give the most common ones of those that are long enough, in lower case."""
+    long_enough = [text for text in FREQUENCY_LISTS["passwords"] if len(text) >= PASSWORD_MIN]
+    return frozenset(long_enough[:COMMON])
+
+
+def _refuse_common(password: str) -> None:
+    if password.lower() in _common_passwords():
+        raise ValidationError("Is one of the most common passwords.")
+
+
+class NewPassword(Text):
+    """A password that is to be set."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            min_length=PASSWORD_MIN,
+            max_length=PASSWORD_MAX,
+            validate=[_refuse_common],
+            metadata=PASSWORD,
+            **kwargs,
+        )
+
+
+def is_a_name(password: str, *names: str) -> bool:
+    """Whether a password is one of these names, in any case."""
+    return password.lower() in (name.lower() for name in names)
+
+
+PASSWORD_IS_NAME = "Must not be the username or the email."  # noqa: S105
+
+
+class UserSchema(Schema):
+    """A user, as they see themselves."""
+
+    id = fields.Integer(required=True, metadata={"example": 1})
+    email = fields.String(required=True, metadata=EMAIL)
+    username = fields.String(required=True, metadata={"example": "anna"})
+    created_at = fields.AwareDateTime(required=True)
+    updated_at = fields.AwareDateTime(required=True)
+
+
+class PublicUserSchema(Schema):
+    """A user, as everyone sees them."""
+
+    username = fields.String(required=True, metadata={"example": "anna"})
+
+
+class TokenSchema(Schema):
+    """A token, to be sent as ``Authorization: Bearer ...`` (RFC 6749 5.1, RFC 6750)."""
+
+    access_token = fields.String(required=True)
+    token_type = fields.String(required=True, validate=validate.Equal("bearer"))
+    expires_in = fields.Integer(required=True, metadata={"description": "Seconds"})
+
+
+class RegisteredUserSchema(UserSchema):
+    """A user, and a first token."""
+
+    access_token = fields.Nested(TokenSchema, required=True)
+
+
+class UserCreateSchema(Schema):
+    """An account to be made."""
+
+    email = Email(required=True)
+    username = Username(required=True)
+    password = NewPassword(required=True)
+
+    @validates_schema(skip_on_field_errors=True)
+    def _refuse_name(self, data: dict[str, str], **_: Any) -> None:
+        if is_a_name(data["password"], data["username"], data["email"]):
+            raise ValidationError(PASSWORD_IS_NAME, "password")
+
+
+class UserUpdateSchema(Schema):
+    """Changes to an account; what is left out stays as it is."""
+
+    email = Email()
+    username = Username()
+    password = NewPassword()
+    old_password = Text(
+        max_length=PASSWORD_MAX,
+        metadata={**PASSWORD, "description": "Needed to change email or password"},
+    )
+
+    @validates_schema(skip_on_field_errors=True)
+    def _require_old_password(self, data: dict[str, str], **_: Any) -> None:
+        if ("email" in data or "password" in data) and "old_password" not in data:
+            raise ValidationError("Needed to change email or password.", "old_password")
+
+
+class LoginSchema(Schema):
+    """The form of the password flow (RFC 6749 4.3.2); it ignores other fields (3.2)."""
+
+    class Meta:
+        unknown = EXCLUDE
+
+    grant_type = fields.String(validate=validate.Equal("password"))
+    username = Text(
+        required=True,
+        min_length=1,
+        max_length=EMAIL_MAX,
+        metadata={**EMAIL, "description": "The email"},
+    )
+    password = Text(required=True, min_length=1, max_length=PASSWORD_MAX, metadata=PASSWORD)
+
+    @post_load
+    def _normalize(self, form: dict[str, str], **_: Any) -> dict[str, str]:
+        with suppress(EmailNotValidError):  # which nobody has
+            form["username"] = normalized(form["username"])
+        return form
