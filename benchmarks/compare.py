@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from email.message import Message
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +28,7 @@ from psycopg2.extensions import make_dsn
 from sqlalchemy import URL, func, select, text
 
 from benchmarks import report
+from benchmarks.samples import add_owned_samples
 from benchmarks.serving import CONTENDERS, Contender, FailedError, Server, served
 from benchmarks.workloads import (
     MANY,
@@ -39,13 +41,13 @@ from benchmarks.workloads import (
 from phresh import create_app
 from phresh.cleanings.models import Cleaning
 from phresh.db import db
-from phresh.demo import add_samples
 from phresh.pages import write_cursor
 
 CONNECTIONS = (16, 64)
 PGBENCH = "pgbench"
 NAMES = [*(contender.name for contender in CONTENDERS), PGBENCH]
 RESULTS = Path(__file__).parent / "results"
+IN_UTC = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)"
 
 
 def main() -> None:
@@ -122,7 +124,7 @@ class Bench:
         app = create_app({"DATABASE_URL": url.render_as_string(hide_password=False)})
         with app.app_context():
             upgrade()
-            add_samples(rows)
+            add_owned_samples(rows)
             engine = db.engine.execution_options(isolation_level="AUTOCOMMIT")
             with engine.connect() as connection:
                 connection.execute(text("VACUUM (FREEZE, ANALYZE)"))
@@ -274,7 +276,21 @@ def _comparable(status: int, headers: Message, body: bytes) -> Any:
     # A link may say what goes without saying.
     query = following and set(parse_qsl(following.query)) - {("limit", "20"), ("sort", "-id")}
     location = urlsplit(headers.get("Location", "")).path
-    return location, following and following.path, query, status, json.loads(body)
+    answer = json.loads(body, object_hook=_with_times)
+    return location, following and following.path, query, status, answer
+
+
+def _with_times(members: dict[str, Any]) -> dict[str, Any]:
+    """Give an object with its times as such, and those of rows just written as the same."""
+    times = {name: members[name] for name in ("created_at", "updated_at") if name in members}
+    return {**members, **{name: _time(text) for name, text in times.items()}}
+
+
+def _time(text: Any) -> Any:
+    if re.fullmatch(IN_UTC, str(text)) is None:
+        return text
+    time = datetime.fromisoformat(text)
+    return "now" if abs(datetime.now(UTC) - time) < timedelta(hours=1) else time
 
 
 def _tell(number: int, workload: str, connections: int, name: str, figures: Any) -> None:

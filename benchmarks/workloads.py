@@ -3,15 +3,17 @@
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from psycopg2.extensions import AsIs, adapt
 
+from benchmarks.samples import DISABLED, EXPIRED, USERS, owner_of, token, token_hash
 from phresh.cleanings import queries
 from phresh.cleanings.models import ORDERS
 from phresh.pages import Page
 from phresh.statements import Query
+from phresh.users.queries import user_of_token
 
 PATH = "/api/cleanings/"
 FILTERS = "cleaning_type=full_clean&price_min=40&sort=price"
@@ -28,7 +30,6 @@ NEW = {
 # wrk calls init once, request for every request it sends, done at the end. The requests are made
 # beforehand, since wrk shares the processors with what it measures.
 SCRIPT = """
-local json = {["Content-Type"] = "application/json"}
 local calls = {%(calls)s}
 local made = {}
 
@@ -65,6 +66,11 @@ class Call:
     method: str
     path: str
     body: Any = None
+    authorization: str = ""
+
+    def by(self, user_id: int | None) -> "Call":
+        """Give the same with the token of a user, or with none."""
+        return replace(self, authorization=f"Bearer {token(user_id)}" if user_id else "")
 
     @property
     def text(self) -> str | None:
@@ -74,7 +80,8 @@ class Call:
     @property
     def headers(self) -> Mapping[str, str]:
         """Its headers beside those that any has."""
-        return {} if self.body is None else {"Content-Type": "application/json"}
+        headers = {} if self.body is None else {"Content-Type": "application/json"}
+        return {**headers, "Authorization": self.authorization} if self.authorization else headers
 
 
 def read(cleaning_id: int) -> Call:
@@ -88,8 +95,9 @@ def create(**changes: Any) -> Call:
 
 
 def update(cleaning_id: int, **changes: Any) -> Call:
-    """Change a cleaning."""
-    return Call("PATCH", f"{PATH}{cleaning_id}/", {"cleaning_update": changes})
+    """Change a sample, as who owns it."""
+    call = Call("PATCH", f"{PATH}{cleaning_id}/", {"cleaning_update": changes})
+    return call.by(owner_of(cleaning_id))
 
 
 def page(query: str) -> Call:
@@ -108,6 +116,12 @@ def make_workloads(rows: int, cursors: Sequence[str]) -> dict[str, list[Call]]:
     def one() -> int:
         return chance.randint(1, rows)
 
+    def owned() -> int:
+        return next(i for i in iter(one, None) if owner_of(i))
+
+    def user() -> int:
+        return chance.randint(1, USERS)
+
     def price() -> float:
         return chance.randint(1_000, 9_999) / 100
 
@@ -116,8 +130,8 @@ def make_workloads(rows: int, cursors: Sequence[str]) -> dict[str, list[Call]]:
 
     list_20 = [page("limit=20")]
     reads = many(lambda: read(one()))
-    creates = many(lambda: create(price=price()))
-    updates = many(lambda: update(one(), price=price()))
+    creates = many(lambda: create(price=price()).by(user()))
+    updates = many(lambda: update(owned(), price=price()))
     return {
         "read one": reads,
         "list 20": list_20,
@@ -136,19 +150,23 @@ def wrk_script(calls: Sequence[Call]) -> str:
 
 def _in_lua(call: Call) -> str:
     # Text in ASCII is written alike in JSON and in Lua.
-    parts = [json.dumps(part) for part in (call.method, call.path, call.text) if part is not None]
-    return f"{{{', '.join([*parts, *(['json'] if call.headers else [])])}}}"
+    texts = (call.method, call.path, call.text)
+    parts = ["nil" if part is None else json.dumps(part) for part in texts]
+    headers = [f"[{json.dumps(name)}] = {json.dumps(v)}" for name, v in call.headers.items()]
+    return f"{{{', '.join(parts)}, {{{', '.join(headers)}}}}}"
 
 
 def pgbench_scripts(rows: int) -> dict[str, str]:
     """Give the statements of some workloads for pgbench, as Phresh makes them."""
     page = Page("-id", ORDERS["-id"], 20, is_first=True, after=())
-    values = {**NEW, "price": AsIs(":price / 100.0")}
+    values = {**NEW, "price": AsIs(":price / 100.0"), "owner_id": AsIs(":owner")}
     return {
         "read one": f"\\set id random(1, {rows})\n"
         + _in_sql(queries.cleaning_by_id(cleaning_id=AsIs(":id"))),
         "list 20": _in_sql(queries.cleaning_page(page)),
-        "create": "\\set price random(1000, 9999)\n" + _in_sql(queries.new_cleaning(**values)),
+        "create": f"\\set price random(1000, 9999)\n\\set owner random(1, {USERS})\n"
+        + _in_sql(user_of_token(token_hash=token_hash(1)))
+        + _in_sql(queries.new_cleaning(**values)),
     }
 
 
@@ -167,37 +185,51 @@ def checks(rows: int) -> list[Call]:
         *({"cleaning_type": kind} for kind in ("", "wash")),
         *({"price": price} for price in (-0.01, 100_000_000, 29.999, "dear", "")),
         {"unknown": 1},
+        *({"id": 1}, {"owner": None}, {"owner_id": 1}, {"created_at": "2025-01-01T00:00:00Z"}),
         *({name: None} for name in ("name", "cleaning_type", "price")),
     ]
     refused_queries = (
         *("limit=0", "limit=101", "limit=x", "after=x", "price_min=-1", "price_min=x"),
         *("cleaning_type=wash", "sort=wash", "unknown=1"),
     )
+    change = update(1, price=1)
+    refused_tokens = (
+        *("", "x", "Bearer", "Bearer ", "Bearer x", f"Bearer {token(1)}x", f"Basic {token(1)}"),
+        *(f"Bearer {token(user)}" for user in (DISABLED, EXPIRED)),
+    )
     return [
         *(read(cleaning_id) for cleaning_id in (1, 2, rows // 2, rows, new_id)),
         *(page(query) for query in ("", "limit=1", "limit=20", "limit=100")),
         *(page(query) for query in (FILTERS, f"{FILTERS}&limit=100", "sort=price&limit=7")),
         page("price_min=99.95&cleaning_type=dust_up"),  # fewer than a page
-        create(),
+        create().by(owner_of(new_id)),
         create(name="x" * 200, description="x" * 10_000, price="29.99"),
         create(description=None, price=0),
         create(description="", price=99_999_999.99),
-        Call("POST", PATH, {"new_cleaning": {"name": " Größe ☃ ", "price": 1}}),
+        Call("POST", PATH, {"new_cleaning": {"name": " Größe ☃ ", "price": 1}}).by(USERS),
         *(read(new_id + i) for i in range(5)),
         update(1, name="Another", description="Other", cleaning_type="full_clean", price="1.5"),
         *(update(new_id, **{name: value}) for name, value in NEW.items()),
         update(new_id, description=None),
         update(new_id),
-        update(1_000_000_000, price=1),
+        update(999_999_999, price=1),
         read(1),
         page("limit=6"),
+        *(replace(change, authorization=sent) for sent in refused_tokens),
+        *(replace(create(), authorization=sent) for sent in refused_tokens if sent),
+        *(update(cleaning_id, price=1).by(1) for cleaning_id in (2, 10, new_id + 1)),
+        update(2).by(1),
+        *(read(cleaning_id) for cleaning_id in (1, 2, 10)),
+        replace(update(1, price=-1), authorization=""),
+        update(2, price=-1).by(1),
+        update(999_999_999, price=-1),
         *(create(**values) for values in refused_values),
         *(update(1, **values) for values in refused_values),
         *(Call("POST", PATH, body) for body in ({}, {"new_cleaning": None}, [], {"name": "x"})),
         Call("POST", PATH, {"new_cleaning": {"price": 1}}),
         Call("POST", PATH, {"new_cleaning": {"name": "x"}}),
         Call("POST", PATH, {"new_cleaning": NEW, "unknown": 1}),
-        Call("PATCH", f"{PATH}1/", {"cleaning_update": {}, "unknown": 1}),
+        Call("PATCH", f"{PATH}1/", {"cleaning_update": {}, "unknown": 1}).by(1),
         *(page(query) for query in refused_queries),
         page("limit=1"),
     ]

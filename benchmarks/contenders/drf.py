@@ -1,6 +1,7 @@
 """The API in Django REST framework on psycopg, with persistent connections."""
 
 import base64
+import hashlib
 import os
 import re
 from decimal import Decimal
@@ -29,13 +30,14 @@ settings.configure(
     INSTALLED_APPS=["rest_framework"],
     MIDDLEWARE=[],
     REST_FRAMEWORK={
-        "DEFAULT_AUTHENTICATION_CLASSES": [],
+        "DEFAULT_AUTHENTICATION_CLASSES": [f"{__name__}.TokenAuthentication"],
         "DEFAULT_PERMISSION_CLASSES": [],
         "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
         "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
         "UNAUTHENTICATED_USER": None,
     },
     ROOT_URLCONF=__name__,
+    TIME_ZONE="UTC",
     USE_TZ=True,
 )
 django.setup()
@@ -44,12 +46,49 @@ django.setup()
 from django.db import models  # noqa: E402
 from django.shortcuts import get_object_or_404  # noqa: E402
 from django.urls import path  # noqa: E402
+from django.utils import timezone  # noqa: E402
 from rest_framework import serializers  # noqa: E402
+from rest_framework.authentication import (  # noqa: E402
+    BaseAuthentication,
+    get_authorization_header,
+)
+from rest_framework.exceptions import AuthenticationFailed  # noqa: E402
+from rest_framework.permissions import (  # noqa: E402
+    SAFE_METHODS,
+    BasePermission,
+    IsAuthenticatedOrReadOnly,
+)
 from rest_framework.request import Request  # noqa: E402
 from rest_framework.response import Response  # noqa: E402
 from rest_framework.views import APIView  # noqa: E402
 
 serializers.ValidationError.status_code = 422
+
+
+class User(models.Model):
+    """The table of users, as far as it is of use here."""
+
+    username = models.TextField()
+    is_active = models.BooleanField()
+    is_authenticated = True
+
+    class Meta:
+        app_label = "cleanings"
+        db_table = "users"
+        managed = False
+
+
+class Token(models.Model):
+    """The table of tokens."""
+
+    hash = models.BinaryField(primary_key=True)
+    user = models.ForeignKey(User, models.CASCADE)
+    expires_at = models.DateTimeField()
+
+    class Meta:
+        app_label = "cleanings"
+        db_table = "tokens"
+        managed = False
 
 
 class Cleaning(models.Model):
@@ -59,11 +98,49 @@ class Cleaning(models.Model):
     description = models.TextField(null=True)
     cleaning_type = models.TextField()
     price = models.DecimalField(max_digits=10, decimal_places=2)
+    owner = models.ForeignKey(User, models.CASCADE, null=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
 
     class Meta:
         app_label = "cleanings"
         db_table = "cleanings"
         managed = False
+
+
+class TokenAuthentication(BaseAuthentication):
+    """Knows the user whose token was sent."""
+
+    def authenticate(self, request: Request) -> tuple[User, Token] | None:
+        """Give them, None without a token, or answer 401."""
+        sent = get_authorization_header(request)
+        if not sent:
+            return None
+        scheme, _, text = sent.partition(b" ")
+        known = Token.objects.select_related("user").filter(
+            hash=hashlib.sha256(text).digest(),
+            expires_at__gt=timezone.now(),
+            user__is_active=True,
+        )
+        try:
+            token = known.get() if scheme.lower() == b"bearer" else None
+        except Token.DoesNotExist:
+            token = None
+        if token is None:
+            raise AuthenticationFailed("The token is not valid.")
+        return token.user, token
+
+    def authenticate_header(self, _request: Request) -> str:
+        """Give the challenge that a 401 comes with."""
+        return "Bearer"
+
+
+class IsOwnerOrReadOnly(BasePermission):
+    """Lets only who owns a cleaning change it."""
+
+    def has_object_permission(self, request: Request, _view: Any, cleaning: Cleaning) -> bool:
+        """Whether they may."""
+        return request.method in SAFE_METHODS or cleaning.owner_id == request.user.id
 
 
 class Price(serializers.DecimalField):
@@ -83,9 +160,16 @@ class Strict(serializers.Serializer):
     def to_internal_value(self, data: Any) -> Any:
         """Give the checked values."""
         values = super().to_internal_value(data)
-        if unknown := set(data) - set(self.fields):
+        known = {name for name, field in self.fields.items() if not field.read_only}
+        if unknown := set(data) - known:
             raise serializers.ValidationError(dict.fromkeys(unknown, "Unknown field."))
         return values
+
+
+class OwnerSerializer(serializers.Serializer):
+    """A user, as others see them."""
+
+    username = serializers.CharField(read_only=True)
 
 
 class CleaningSerializer(Strict):
@@ -100,6 +184,9 @@ class CleaningSerializer(Strict):
         ["dust_up", "spot_clean", "full_clean"], default="spot_clean"
     )
     price = Price()
+    owner = OwnerSerializer(read_only=True)
+    created_at = serializers.DateTimeField(read_only=True)
+    updated_at = serializers.DateTimeField(read_only=True)
 
     def validate_name(self, name: str) -> str:
         """Refuse a blank name."""
@@ -136,6 +223,9 @@ class ListQuerySerializer(Strict):
     sort = serializers.ChoiceField(["-id", "price"], default="-id")
 
 
+OWNED = Cleaning.objects.select_related("owner")
+
+
 class CleaningsView(APIView):
     """All cleanings."""
 
@@ -143,7 +233,7 @@ class CleaningsView(APIView):
         """List cleanings, newest or cheapest first."""
         query = validated(ListQuerySerializer(data=request.query_params))
         by_price = query["sort"] == "price"
-        cleanings = Cleaning.objects.order_by(*(["price", "id"] if by_price else ["-id"]))
+        cleanings = OWNED.order_by(*(["price", "id"] if by_price else ["-id"]))
         if "cleaning_type" in query:
             cleanings = cleanings.filter(cleaning_type=query["cleaning_type"])
         if "price_min" in query:
@@ -166,7 +256,7 @@ class CleaningsView(APIView):
     def post(self, request: Request) -> Response:
         """Post a cleaning."""
         body = validated(CreateBodySerializer(data=request.data))
-        cleaning = Cleaning.objects.create(**body["new_cleaning"])
+        cleaning = Cleaning.objects.create(**body["new_cleaning"], owner=request.user)
         headers = {"Location": f"/api/cleanings/{cleaning.id}/"}
         return Response(CleaningSerializer(cleaning).data, 201, headers=headers)
 
@@ -174,19 +264,22 @@ class CleaningsView(APIView):
 class CleaningView(APIView):
     """One cleaning."""
 
+    permission_classes = [IsAuthenticatedOrReadOnly, IsOwnerOrReadOnly]
+
     def get(self, _request: Request, cleaning_id: int) -> Response:
         """Get a cleaning."""
-        return Response(CleaningSerializer(get_object_or_404(Cleaning, id=cleaning_id)).data)
+        return Response(CleaningSerializer(get_object_or_404(OWNED, id=cleaning_id)).data)
 
     def patch(self, request: Request, cleaning_id: int) -> Response:
-        """Change a cleaning."""
+        """Change a cleaning of one's own."""
         body = validated(UpdateBodySerializer(data=request.data, partial=True))
         changes = body["cleaning_update"]
-        cleaning = get_object_or_404(Cleaning, id=cleaning_id)
+        cleaning = get_object_or_404(OWNED, id=cleaning_id)
+        self.check_object_permissions(request, cleaning)
         for name, value in changes.items():
             setattr(cleaning, name, value)
         if changes:
-            cleaning.save(update_fields=changes)
+            cleaning.save(update_fields=[*changes, "updated_at"])
         return Response(CleaningSerializer(cleaning).data)
 
 

@@ -1,18 +1,32 @@
 """The API as the documentation of Flask-Smorest and Flask-SQLAlchemy shows it."""
 
 import base64
+import hashlib
 import os
 import re
+from collections.abc import Callable
+from datetime import datetime
 from decimal import Decimal
+from functools import wraps
 from typing import Any
 
-from flask import Flask, url_for
+from flask import Flask, g, request, url_for
 from flask.views import MethodView
 from flask_smorest import Api, Blueprint, abort
 from flask_sqlalchemy import SQLAlchemy
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
-from sqlalchemy import Identity, Numeric, Text, select, tuple_
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import (
+    DateTime,
+    ForeignKey,
+    Identity,
+    LargeBinary,
+    Numeric,
+    Text,
+    func,
+    select,
+    tuple_,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 app = Flask(__name__)
 app.config.update(
@@ -21,7 +35,10 @@ app.config.update(
     OPENAPI_VERSION="3.1.0",
     SQLALCHEMY_DATABASE_URI=os.environ["DATABASE_URL"].replace(":", "+psycopg2:", 1),
     # A connection for each of gunicorn's threads, else some would be closed after each request.
-    SQLALCHEMY_ENGINE_OPTIONS={"pool_size": 8},
+    SQLALCHEMY_ENGINE_OPTIONS={
+        "pool_size": 8,
+        "connect_args": {"options": "-c timezone=UTC"},
+    },
 )
 
 
@@ -29,21 +46,47 @@ class Base(DeclarativeBase):
     """What every model inherits."""
 
 
-db = SQLAlchemy(app, model_class=Base)
+# What was committed is not read again to be answered.
+db = SQLAlchemy(app, model_class=Base, session_options={"expire_on_commit": False})
 api = Api(app)
 blp = Blueprint("cleanings", __name__, url_prefix="/api/cleanings")
+
+
+class User(db.Model):
+    """The table of users, as far as it is of use here."""
+
+    __tablename__ = "users"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    username: Mapped[str] = mapped_column(Text)
+    is_active: Mapped[bool]
+
+
+class Token(db.Model):
+    """The table of tokens."""
+
+    __tablename__ = "tokens"
+
+    hash: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey(User.id))
+    expires_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
 class Cleaning(db.Model):
     """The table of cleanings."""
 
     __tablename__ = "cleanings"
+    __mapper_args__ = {"eager_defaults": True}  # what the database sets comes by RETURNING
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     name: Mapped[str] = mapped_column(Text)
     description: Mapped[str | None] = mapped_column(Text)
     cleaning_type: Mapped[str] = mapped_column(Text)
     price: Mapped[Decimal] = mapped_column(Numeric(10, 2))
+    owner_id: Mapped[int | None] = mapped_column(ForeignKey(User.id))
+    owner: Mapped[User | None] = relationship(lazy="joined")
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
 
 
 def check_name(name: str) -> None:
@@ -63,6 +106,12 @@ DESCRIPTION = validate.Length(max=10_000)
 TYPE = validate.OneOf(["dust_up", "spot_clean", "full_clean"])
 
 
+class OwnerSchema(Schema):
+    """A user, as others see them."""
+
+    username = fields.String()
+
+
 class CleaningSchema(Schema):
     """A cleaning, as it is answered."""
 
@@ -71,6 +120,9 @@ class CleaningSchema(Schema):
     description = fields.String()
     cleaning_type = fields.String()
     price = fields.Float()
+    owner = fields.Nested(OwnerSchema)
+    created_at = fields.AwareDateTime()
+    updated_at = fields.AwareDateTime()
 
 
 class CleaningCreateSchema(Schema):
@@ -113,6 +165,37 @@ class ListQuerySchema(Schema):
     sort = fields.String(load_default="-id", validate=validate.OneOf(["-id", "price"]))
 
 
+@blp.before_request
+def load_user() -> None:
+    """Know the user whose token was sent, or answer 401."""
+    g.user = None
+    if "Authorization" in request.headers:
+        sent = request.authorization
+        token = (sent is not None and sent.type == "bearer" and sent.token) or ""
+        statement = (
+            select(User)
+            .join(Token, Token.user_id == User.id)
+            .where(
+                Token.hash == hashlib.sha256(token.encode()).digest(),
+                Token.expires_at > func.now(),
+                User.is_active,
+            )
+        )
+        g.user = db.session.scalar(statement) or abort(401, message="The token is not valid.")
+
+
+def login_required(view: Callable[..., Any]) -> Callable[..., Any]:
+    """Have a view answer 401 without a token."""
+
+    @wraps(view)
+    def with_user(*args: Any, **kwargs: Any) -> Any:
+        if g.user is None:
+            abort(401, message="A token is needed.")
+        return view(*args, **kwargs)
+
+    return with_user
+
+
 @blp.route("/")
 class Cleanings(MethodView):
     """All cleanings."""
@@ -149,7 +232,7 @@ class Cleanings(MethodView):
     @blp.response(201, CleaningSchema)
     def post(self, body: dict[str, Any]) -> Any:
         """Post a cleaning."""
-        cleaning = Cleaning(**body["new_cleaning"])
+        cleaning = Cleaning(**body["new_cleaning"], owner=g.user)
         db.session.add(cleaning)
         db.session.commit()
         url = url_for("cleanings.CleaningById", cleaning_id=cleaning.id)
@@ -165,14 +248,19 @@ class CleaningById(MethodView):
         """Get a cleaning."""
         return db.get_or_404(Cleaning, cleaning_id)
 
+    @login_required
     @blp.arguments(UpdateBodySchema)
     @blp.response(200, CleaningSchema)
     def patch(self, body: dict[str, Any], cleaning_id: int) -> Any:
-        """Change a cleaning."""
+        """Change a cleaning of one's own."""
         cleaning = db.get_or_404(Cleaning, cleaning_id)
-        for name, value in body["cleaning_update"].items():
-            setattr(cleaning, name, value)
-        db.session.commit()
+        if cleaning.owner_id != g.user.id:
+            abort(403, message="Only who posted a cleaning can change it.")
+        if changes := body["cleaning_update"]:
+            for name, value in changes.items():
+                setattr(cleaning, name, value)
+            cleaning.updated_at = func.now()
+            db.session.commit()
         return cleaning
 
 
