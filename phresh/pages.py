@@ -5,8 +5,9 @@ OFFSET would read all that came before, and rows that come or go meanwhile would
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, ClassVar
 from urllib.parse import urlencode
@@ -27,8 +28,12 @@ from phresh.statements import parameter
 
 LINK = {"Link": {"description": "The next page (RFC 8288)", "schema": {"type": "string"}}}
 
-# How the value of a key is written in a cursor, and read back.
-WRITTEN = {int: r"[0-9]{1,10}", Decimal: r"[0-9]{1,8}\.[0-9]{2}"}
+# How the value of a key is written in a cursor, and read back: times in UTC, as in answers.
+WRITTEN: dict[type, tuple[str, Callable[[str], Any]]] = {
+    int: (r"[0-9]{1,10}", int),
+    Decimal: (r"[0-9]{1,8}\.[0-9]{2}", Decimal),
+    datetime: (r"[0-9-]{10}T[0-9:]{8}(?:\.[0-9]{6})?\+00:00", datetime.fromisoformat),
+}
 
 
 @dataclass(frozen=True)
@@ -46,9 +51,14 @@ class Order:
         """Whether it is by that column first."""
         return self.keys[0][0] == key
 
+    @property
+    def names(self) -> list[str]:
+        """Give the names of the keys."""
+        return [key for key, _ in self.keys]
+
     def columns(self, source: Any) -> list[ColumnElement[Any]]:
         """Give the columns of the keys, of a model or of a subquery's ``c``."""
-        return [getattr(source, key) for key, _ in self.keys]
+        return [getattr(source, key) for key in self.names]
 
 
 @dataclass(frozen=True)
@@ -76,7 +86,8 @@ class Page:
 
     def of(self, statement: Select[Any], source: Any) -> Select[Any]:
         """Narrow a statement to the rows of the page, and have it give their keys too."""
-        keyed = statement.add_columns(*self.order.columns(source))
+        columns = zip(self.order.columns(source), self.order.names, strict=True)
+        keyed = statement.add_columns(*(column.label(key) for column, key in columns))
         return self.first(self.begun(keyed, source), source, self.wanted)
 
     def begun(self, statement: Select[Any], source: Any) -> Select[Any]:
@@ -113,7 +124,8 @@ class Page:
 
 def write_cursor(name: str, values: Sequence[Any]) -> str:
     """Give the opaque text of a place in the order of that name."""
-    plain = " ".join([name, *map(str, values)])
+    texts = (value.isoformat() if isinstance(value, datetime) else str(value) for value in values)
+    plain = " ".join([name, *texts])
     return base64.urlsafe_b64encode(plain.encode()).decode().rstrip("=")
 
 
@@ -123,12 +135,13 @@ def read_cursor(cursor: str, name: str, order: Order) -> tuple[Any, ...]:
     :raises ValueError: when it is garbled, or a place in another order
     """
     plain = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True).decode()
-    pattern = " ".join([re.escape(name), *(f"({WRITTEN[kind]})" for _, kind in order.keys)])
+    forms = [WRITTEN[kind] for _, kind in order.keys]
+    pattern = " ".join([re.escape(name), *(f"({form})" for form, _ in forms)])
     match = re.fullmatch(pattern, plain)
     if match is None:
         raise ValueError(plain)
-    texts = zip(order.keys, match.groups(), strict=True)
-    values = tuple(kind(text) for (_, kind), text in texts)
+    texts = zip(forms, match.groups(), strict=True)
+    values = tuple(read(text) for (_, read), text in texts)
     if any(isinstance(value, int) and value > INTEGER_MAX for value in values):
         raise ValueError(plain)
     return values
