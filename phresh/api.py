@@ -174,7 +174,12 @@ class Parser(FlaskParser):
         names = (field.data_key for field in schema.fields.values() if field.data_key)
         return {name: req.headers[name] for name in names if name in req.headers}
 
-    def _raw_load_json(self, req: flask.Request) -> Any:
+    def load_json(self, req: flask.Request, schema: ma.Schema) -> Any:
+        """Give the body; of an optional one that is not there, an empty object."""
+        # One that is cut off is there, and refused.
+        is_there = req.content_length or req.get_data()
+        if not is_there and not getattr(schema, "is_required", True):
+            return {}
         return req.get_json()
 
     def load_form(self, req: flask.Request, schema: ma.Schema) -> Any:  # noqa: D102
@@ -242,13 +247,20 @@ class Digits(ma.fields.Integer):
         return super()._deserialize(value, attr, data, **kwargs)
 
 
-def envelope(key: str, schema: type[ma.Schema]) -> ma.Schema:
-    """Give the schema of a body ``{key: {...}}`` that loads as what is inside."""
+def envelope(key: str, schema: type[ma.Schema], *, required: bool = True) -> ma.Schema:
+    """Give the schema of a body ``{key: {...}}`` that loads as what is inside.
+
+    :param required: whether there has to be a body; else none loads as an empty one
+    """
 
     inner = schema()
 
     class Envelope(ma.Schema):
+        is_required = required
+
         def load(self, data: Any, **options: Any) -> Any:
+            if data == {} and not required:
+                return inner.load({})
             if not isinstance(data, dict) or list(data) != [key] or data[key] is None:
                 return super().load(data, **options)  # which is refused
             # What is inside by itself takes half the time.
@@ -258,7 +270,16 @@ def envelope(key: str, schema: type[ma.Schema]) -> ma.Schema:
                 raise ma.ValidationError({key: error.messages}) from None
 
     name = schema.__name__.removesuffix("Schema") + "Body"
-    return Envelope.from_dict({key: ma.fields.Nested(schema, required=True)}, name=name)()
+    return Envelope.from_dict({key: ma.fields.Nested(schema, required=required)}, name=name)()
+
+
+USERNAME = "[A-Za-z0-9_-]{3,30}"
+
+
+class UsernameConverter(BaseConverter):
+    """A username in a path, in any case."""
+
+    regex = USERNAME
 
 
 class IdConverter(BaseConverter):
@@ -296,7 +317,8 @@ class Blueprint(flask_smorest.Blueprint):
         # No further options, as the library has: they would be ignored here.
         # Of a class, webargs makes an instance for each request.
         instance = schema() if isinstance(schema, type) else schema
-        document = super().arguments(instance, location=location)
+        required = getattr(instance, "is_required", True)
+        document = super().arguments(instance, location=location, required=required)
         parse = self.ARGUMENTS_PARSER.parse
 
         def decorator(view: Callable[..., Any]) -> Any:
@@ -512,7 +534,7 @@ class _OperationPlugin(BasePlugin):
                 statuses |= {400, 413, 415}
             if "security" in operation:
                 statuses |= {401}
-                if not self._guest_posting:
+                if method != "get" and not self._guest_posting:
                     operation["security"] = SECURITY
             operation["responses"] = {
                 status: HTTPStatus(status).name if status >= 300 else operation["responses"][status]
@@ -578,7 +600,7 @@ def init_app(app: Flask) -> Api:
         app.wsgi_app = ProxyFix(app.wsgi_app, proxies, proxies)  # type: ignore[method-assign]
     app.url_map.strict_slashes = False  # the path without its last slash is the same
     app.url_map.merge_slashes = False
-    app.url_map.converters["id"] = IdConverter
+    app.url_map.converters.update(id=IdConverter, username=UsernameConverter)
     app.config.update(API_TITLE="Phresh", OPENAPI_VERSION="3.1.0", OPENAPI_URL_PREFIX="/")
     plugin = _OperationPlugin(guest_posting=app.config["GUEST_POSTING"])
     api = Api(app, spec_kwargs={"extra_plugins": [plugin]})
@@ -586,6 +608,8 @@ def init_app(app: Flask) -> Api:
         api.spec.components.security_scheme(name, scheme)
     schema = {"type": "integer", "minimum": 1, "maximum": INTEGER_MAX, "example": 1}
     api.register_converter(IdConverter, lambda _: schema)
+    username = {"type": "string", "pattern": f"^{USERNAME}$", "example": "anna"}
+    api.register_converter(UsernameConverter, lambda _: username)
     app.register_error_handler(
         psycopg2.Error, lambda error: api.handle_http_exception(_database_problem(error))
     )

@@ -9,7 +9,7 @@ from functools import wraps
 from typing import Any, NamedTuple, NoReturn
 
 from argon2 import PasswordHasher
-from argon2.exceptions import VerifyMismatchError
+from argon2.exceptions import InvalidHashError, VerifyMismatchError
 from flask import Flask, current_app, g, request
 from flask_smorest import abort
 
@@ -86,7 +86,7 @@ class Passwords:
     def _is_of(self, password: str, password_hash: str) -> bool:
         try:
             return self._hasher.verify(password_hash, password)
-        except VerifyMismatchError:
+        except (VerifyMismatchError, InvalidHashError):  # the latter of who can't log in
             return False
 
     def is_outdated(self, password_hash: str) -> bool:
@@ -143,6 +143,7 @@ class Account(NamedTuple):
     """Whose token a request came with."""
 
     user_id: int
+    username: str
     token_hash: bytes
 
 
@@ -159,27 +160,30 @@ def _digest(text: str) -> bytes:
 
 def login_required(view: Callable[..., Any]) -> Any:
     """Have a view answer 401 without a token that is good."""
-
-    @wraps(view)
-    def with_account(*args: Any, **kwargs: Any) -> Any:
-        g.account = _account() or _refuse("A token is needed: log in.", "Bearer")
-        return view(*args, **kwargs)
-
-    return Blueprint.doc(security=SECURITY)(with_account)
+    return _with_account(view, SECURITY, lambda: True)
 
 
 def login_optional(view: Callable[..., Any]) -> Any:
-    """Have a view answer 401 to a token that is not good, and to none if guests may not post."""
-    required = login_required(view)
+    """Have a view answer 401 to a token that is not good."""
+    return _with_account(view, [*SECURITY, {}], lambda: False)
 
+
+def login_to_post(view: Callable[..., Any]) -> Any:
+    """Have a view answer 401 to a token that is not good, and to none if guests may not post."""
+    return _with_account(view, [*SECURITY, {}], lambda: not current_app.config["GUEST_POSTING"])
+
+
+def _with_account(
+    view: Callable[..., Any], security: list[Any], is_required: Callable[[], bool]
+) -> Any:
     @wraps(view)
-    def with_account_or_guest(*args: Any, **kwargs: Any) -> Any:
-        if not current_app.config["GUEST_POSTING"]:
-            return required(*args, **kwargs)
+    def with_account(*args: Any, **kwargs: Any) -> Any:
         g.account = _account()
+        if g.account is None and is_required():
+            _refuse("A token is needed: log in.", "Bearer")
         return view(*args, **kwargs)
 
-    return Blueprint.doc(security=[*SECURITY, {}])(with_account_or_guest)
+    return Blueprint.doc(security=security)(with_account)
 
 
 def current_account() -> Account:
@@ -189,7 +193,7 @@ def current_account() -> Account:
 
 
 def current_account_or_guest() -> Account | None:
-    """Give the account that asks, or None, in a view under ``login_optional``."""
+    """Give the account that asks, or None, in a view for which it is optional."""
     account: Account | None = g.account
     return account
 
@@ -206,7 +210,8 @@ def _account() -> Account | None:
     rows = fetch_apart(queries.user_of_token(token_hash=token_hash))
     if not rows:
         refuse_token()
-    return Account(rows[0][0], token_hash)
+    [(user_id, username)] = rows
+    return Account(user_id, username, token_hash)
 
 
 def refuse_token() -> NoReturn:

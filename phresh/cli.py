@@ -21,7 +21,7 @@ from phresh.cleanings.queries import changed_cleaning, deleted_cleaning
 from phresh.cleanings.schemas import CleaningUpdateSchema
 from phresh.config import ROOT
 from phresh.db import db, fetch, shown
-from phresh.demo import add_samples
+from phresh.demo import ANNA, EVALUATIONS, JOBS, OFFERS, PEOPLE, add_many, add_samples
 from phresh.idempotency import deleted_old_keys
 from phresh.statements import Query
 from phresh.users.queries import deleted_expired_tokens, deleted_tokens, disabled_user
@@ -71,12 +71,25 @@ def test(arguments: tuple[str, ...]) -> NoReturn:
 
 
 @click.command()
-@click.option("--count", type=click.IntRange(min=1), help="How many, instead of a handful.")
+@click.option(
+    "--count", type=click.IntRange(min=1), help="How many cleanings, instead of a handful."
+)
 def demo(count: int | None) -> None:
-    """Fill the database with sample cleanings."""
+    """Fill the database with a sample marketplace."""
     _refuse_bad_database()
     with _tables():
-        click.echo(f"Added {add_samples(count)} cleanings.")
+        if count is not None:
+            add_many(count)
+            click.echo(f"Added {count} cleanings, with users, offers and evaluations.")
+            return
+        password = add_samples()
+    click.echo(
+        f"Added {len(JOBS)} cleanings, {len(OFFERS)} offers, {len(EVALUATIONS)} evaluations."
+    )
+    if password is not None:
+        click.echo(
+            f"Log in as {ANNA}@phresh.example, or another of {', '.join(PEOPLE)}: {password}"
+        )
 
 
 @click.command(context_settings={"ignore_unknown_options": True})

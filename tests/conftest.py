@@ -1,6 +1,9 @@
 """Fixtures: the app on a database of its own, real commits, empty tables after each test."""
 
 import hashlib
+import io
+import json
+import logging
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,6 +21,7 @@ from phresh import create_app
 from phresh.cleanings.models import Cleaning
 from phresh.config import read_settings
 from phresh.db import Session, db
+from phresh.logs import JSONFormatter
 from phresh.statements import Query, query
 
 
@@ -176,6 +180,7 @@ def make_user(app, sql) -> Any:
         names = ", ".join(new)
         marks = ", ".join(f":{name}" for name in new)
         [(user_id,)] = sql(f"INSERT INTO users ({names}) VALUES ({marks}) RETURNING id", **new)
+        sql("INSERT INTO profiles (user_id) VALUES (:id)", id=user_id)
         return Someone(user_id, username, email, make_token(user_id), app)
 
     def make_token(user_id: int) -> str:
@@ -219,3 +224,15 @@ def make_app(app, settings) -> Any:
     """Make apps on the test database, with these settings, that soon have hashed a password."""
     cheap = {"ARGON2_TIME_COST": 1, "ARGON2_MEMORY_COST": 8}
     return lambda **values: create_app({**settings, **cheap, "TESTING": True, **values})
+
+
+@pytest.fixture
+def lines(caplog) -> Iterator[Any]:
+    """The log lines so far, as they are written where the API is served."""
+    caplog.set_level(logging.INFO)
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JSONFormatter())
+    logging.getLogger().addHandler(handler)
+    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    logging.getLogger().removeHandler(handler)

@@ -57,10 +57,10 @@ def test_a_cleaning_is_answered_as_posted(client):
     assert response.content_type == "application/json"
     body = json.loads(response.data)
     assert list(body) == [
-        *("id", "name", "description", "cleaning_type", "price"),
+        *("id", "name", "description", "cleaning_type", "price", "status"),
         *("owner", "created_at", "updated_at"),
     ]
-    expected = {"id": body["id"], **FULL, "owner": {"username": "anna"}}
+    expected = {"id": body["id"], **FULL, "status": "open", "owner": {"username": "anna"}}
     assert body == expected | {name: body[name] for name in ("created_at", "updated_at")}
     assert response.headers["Location"] == f"{LIST}{body['id']}/"
     assert client.get(response.headers["Location"]).data == response.data

@@ -95,15 +95,18 @@ def test_the_readme_works_as_pasted(checkout):
     flask(checkout, "demo")
     session = "\n".join(blocks).replace("localhost:8000", f"localhost:{served.port}")
     # The demo has the first ids; in the README it comes later.
-    answers = paste(checkout, re.sub(r"cleanings/([12])/", r"cleanings/1\1/", session))
-    assert '"Clean my house"' in answers[0]
-    assert answers[0] in answers[1]
-    assert '"username": "anna"' in answers[2]
-    assert '"owner" : {"username" : "anna"}' in answers[3]
-    assert "34.50" in answers[4]
-    assert '"username": "ben"' in answers[5]
-    statuses = [answer.split()[1] for answer in answers[6:]]
-    assert statuses == [*("403", "401", "204", "401"), "200", *("304", "200", "412"), "201"]
+    session = re.sub(r"(cleanings|evaluations)/2/", r"\1/12/", session)
+    answers = iter(paste(checkout, session))
+    posted = next(answers)
+    assert '"Clean my house"' in posted
+    for expected in (
+        *(posted, '"anna"', '"owner" : {"username" : "anna"}', "34.50", '"ben"', " 403 ", " 401 "),
+        *('"pending"', '"cleo"', "Friday", '"cleo"', '"accepted"', '"cancelled"', '"accepted"'),
+        *('"Spotless"', '"total_evaluations" : 1', '"is_update"', " 204 ", " 401 "),
+        *(" 200 ", " 304 ", " 200 ", " 412 ", " 201 "),
+    ):
+        assert expected in next(answers)
+    assert list(answers) == []
     served.end(signal.SIGINT, group=True)
 
 
@@ -202,13 +205,20 @@ def test_a_command_without_its_tables_is_one_line(checkout, command):
 
 def test_the_demo_fills_the_database(checkout):
     flask(checkout, "db", "upgrade")
-    assert "Added 10 cleanings." in flask(checkout, "demo").stdout
+    added = flask(checkout, "demo").stdout
+    assert added.startswith("Added 10 cleanings, 9 offers, 2 evaluations.\n")
+    assert "demo-anna@phresh.example" in added
+    assert flask(checkout, "demo").stdout.count("\n") == 1
     rows = flask(checkout, *ROWS).stdout.splitlines()
-    assert len(rows) == 10
+    assert len(rows) == 20
     assert {"My house|full_clean|29.99", "Someone else's house|spot_clean|19.99"} < set(rows)
-    assert "Added 12345 cleanings." in flask(checkout, "demo", "--count", "12345").stdout
+    added = flask(checkout, "demo", "--count", "12345").stdout
+    assert "Added 12345 cleanings, with users, offers and evaluations." in added
     count = flask(checkout, "psql", "-Atc", "SELECT count(*), count(DISTINCT name) FROM cleanings")
-    assert count.stdout == "12355|12355\n"
+    assert count.stdout == "12365|12355\n"
+    for table in ("users", "profiles", "offers", "evaluations"):
+        count = flask(checkout, "psql", "-Atc", f"SELECT count(*) > 100 FROM {table}")
+        assert count.stdout == "t\n", table
 
 
 @pytest.mark.slow

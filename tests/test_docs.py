@@ -7,6 +7,7 @@ from threading import Thread
 from urllib.parse import urlsplit
 
 import pytest
+from conftest import CHEAP
 from openapi_spec_validator import validate
 from selenium import webdriver
 from selenium.webdriver.common.by import By
@@ -15,7 +16,7 @@ from werkzeug.serving import make_server
 
 import phresh
 from phresh.cleanings.schemas import CleaningSchema
-from phresh.users.schemas import UserSchema
+from phresh.users.schemas import NewPassword, UserSchema
 
 METHODS = {"get", "post", "put", "patch", "delete"}
 
@@ -50,6 +51,9 @@ def test_every_operation_has_a_summary_and_an_id_of_its_own(document):
 def test_every_operation_names_every_status(document):
     body = {"400", "413", "415", "422", "500", "503"}
     one, me = "/api/cleanings/{cleaning_id}/", "/api/users/me/"
+    offers, offer = f"{one}offers/", f"{one}offers/{{username}}/"
+    evaluations = "/api/users/{username}/evaluations/"
+    evaluation = f"{evaluations}{{cleaning_id}}/"
     any_of_api = {"422", "500", "503"}
     expected = {
         ("/healthz", "get"): {"200", "500"},
@@ -63,9 +67,24 @@ def test_every_operation_names_every_status(document):
         ("/api/cleanings/", "get"): {"200", "304", *any_of_api},
         ("/api/cleanings/", "post"): {"201", "401", "409", *body},
         (one, "get"): {"200", "304", "404", *any_of_api},
-        (one, "put"): {"200", "401", "403", "404", "412", *body},
-        (one, "patch"): {"200", "401", "403", "404", "412", *body},
-        (one, "delete"): {"204", "401", "403", "404", "412", *any_of_api},
+        (one, "put"): {"200", "401", "403", "404", "409", "412", *body},
+        (one, "patch"): {"200", "401", "403", "404", "409", "412", *body},
+        (one, "delete"): {"204", "401", "403", "404", "409", "412", *any_of_api},
+        ("/api/profiles/{username}/", "get"): {"200", "304", "401", "404", *any_of_api},
+        ("/api/profiles/me/", "patch"): {"200", "401", *body},
+        ("/api/profiles/me/", "put"): {"200", "401", *body},
+        (offers, "get"): {"200", "304", "401", "403", "404", *any_of_api},
+        (offers, "post"): {"201", "401", "404", "409", *body},
+        (offers, "put"): {"200", "401", "404", "409", *any_of_api},
+        (offers, "delete"): {"204", "401", "404", "409", *any_of_api},
+        (offer, "get"): {"200", "304", "401", "403", "404", *any_of_api},
+        (offer, "put"): {"200", "401", "403", "404", "409", *any_of_api},
+        (f"{me}offers/", "get"): {"200", "304", "401", *any_of_api},
+        (evaluations, "get"): {"200", "304", "404", *any_of_api},
+        (f"{evaluations}stats/", "get"): {"200", "304", "404", *any_of_api},
+        (evaluation, "get"): {"200", "304", "404", *any_of_api},
+        (evaluation, "post"): {"201", "401", "403", "404", "409", *body},
+        ("/api/feed/cleanings/", "get"): {"200", "304", *any_of_api},
     }
     found = {(path, method): set(item["responses"]) for path, method, item in operations(document)}
     assert found == expected
@@ -73,6 +92,7 @@ def test_every_operation_names_every_status(document):
 
 def test_the_operations_that_take_a_token_say_so_and_no_other(document):
     one, me = "/api/cleanings/{cleaning_id}/", "/api/users/me/"
+    evaluation = "/api/users/{username}/evaluations/{cleaning_id}/"
     token = [{"login": []}, {"bearer": []}]
     found = {
         (path, method): item["security"]
@@ -84,6 +104,12 @@ def test_the_operations_that_take_a_token_say_so_and_no_other(document):
         **{(me, method): token for method in ("get", "patch", "delete")},
         ("/api/cleanings/", "post"): [*token, {}],
         **{(one, method): token for method in ("put", "patch", "delete")},
+        ("/api/profiles/{username}/", "get"): [*token, {}],
+        **{("/api/profiles/me/", method): token for method in ("put", "patch")},
+        **{(f"{one}offers/", method): token for method in ("get", "post", "put", "delete")},
+        **{(f"{one}offers/{{username}}/", method): token for method in ("get", "put")},
+        (f"{me}offers/", "get"): token,
+        (evaluation, "post"): token,
     }
     schemes = document["components"]["securitySchemes"]
     assert schemes["bearer"] == {"type": "http", "scheme": "bearer"}
@@ -93,6 +119,13 @@ def test_the_operations_that_take_a_token_say_so_and_no_other(document):
 def test_where_guests_may_not_post_the_document_says_so(make_app):
     document = make_app(GUEST_POSTING=False).test_client().get("/openapi.json").json
     assert {} not in document["paths"]["/api/cleanings/"]["post"]["security"]
+
+
+def test_no_filter_has_an_example(document):
+    """The docs page would send it when nothing was typed."""
+    for path, method, operation in operations(document):
+        for parameter in operation.get("parameters", []):
+            assert "example" not in parameter.get("schema", {}), f"{method} {path}"
 
 
 def test_every_operation_names_its_headers(document):
@@ -107,7 +140,11 @@ def test_every_operation_names_its_headers(document):
                 found.setdefault(parameter["name"], set()).add((path, method))
     one = "/api/cleanings/{cleaning_id}/"
     assert found == {
-        "If-None-Match": {("/api/cleanings/", "get"), (one, "get"), ("/api/users/me/", "get")},
+        "If-None-Match": {
+            (path, method)
+            for path, method, _ in operations(document)
+            if method == "get" and path.startswith("/api/")
+        },
         "If-Match": {(one, "put"), (one, "patch"), (one, "delete")},
         "Idempotency-Key": {("/api/cleanings/", "post")},
     }
@@ -272,31 +309,48 @@ def requested_hosts(browser):
                 yield url.netloc
 
 
+# What the example of a password on the page says.
+EXAMPLE = NewPassword().metadata["example"]
+# The example is registered already; and without an account there is no token.
+REFUSED = {"create_user": "409", "delete_token": "401"}
+
+
 @pytest.mark.browser
-def test_a_cleaning_can_be_posted_from_the_docs_page(browser, served, sql):
+def test_one_can_log_in_and_do_everything_on_the_docs_page(browser, served, make_user):
+    make_user("anna", email="anna@phresh.io", password_hash=CHEAP.hash(EXAMPLE))
+    wait = WebDriverWait(browser, 20)
+
     def find(selector):
-        return WebDriverWait(browser, 20).until(lambda b: b.find_element(By.CSS_SELECTOR, selector))
+        return wait.until(lambda b: b.find_element(By.CSS_SELECTOR, selector))
+
+    def execute(operation):
+        find(f"#{operation} .opblock-summary-control").click()
+        find(f"#{operation} .execute").click()
+        answer = f"#{operation} .live-responses-table tr.response"
+        return find(f"{answer} .response-col_status").text.split()[0], find(answer).text
 
     browser.get(f"{served}/docs")
-    find("#operations-cleanings-create_cleaning .opblock-summary-control").click()
-    find("#operations-cleanings-create_cleaning .execute").click()
-    answer = find("#operations-cleanings-create_cleaning .live-responses-table")
-    WebDriverWait(browser, 20).until(lambda _: "201" in answer.text)
-    assert "Clean my house" in answer.text
-    assert sql("SELECT name FROM cleanings") == [("Clean my house",)]
+    find(".auth-wrapper .authorize").click()
+    find("#oauth_username").send_keys("anna@phresh.io")
+    find("#oauth_password").send_keys(EXAMPLE)
+    find(".auth-container:has(#oauth_username) .authorize").click()
+    assert "Authorized" in find(".auth-container h6").text
+    find(".auth-container .btn-done").click()
 
-    # Every other operation too, with what the page filled in.
-    for operation in browser.find_elements(By.CSS_SELECTOR, ".opblock"):
-        name = operation.get_attribute("id")
-        if name.endswith("create_cleaning"):
-            continue
-        operation.find_element(By.CSS_SELECTOR, ".opblock-summary-control").click()
-        find(f"#{name} .execute").click()
-        status = find(
-            f"#{name} .live-responses-table tr.response .response-col_status"
-        ).text.split()[0]
-        assert status[0] == "2" or status == "404", f"{name} answered {status}"
+    status, answer = execute("operations-cleanings-create_cleaning")
+    assert status == "201"
+    assert "Clean my house" in answer
+    assert re.search(r'"owner": {\s*"username": "anna"', answer)
+
+    blocks = browser.find_elements(By.CSS_SELECTOR, ".opblock")
+    names = [block.get_attribute("id") for block in blocks]
+    names.remove("operations-cleanings-create_cleaning")
+    ending = ["operations-users-delete_me", "operations-users-delete_token"]
+    for name in [*(name for name in names if name not in ending), *ending]:
+        status, _ = execute(name)
+        expected = REFUSED.get(name.rpartition("-")[2])
+        assert status == expected or status[0] == "2" or status == "404", f"{name}: {status}"
 
     assert set(requested_hosts(browser)) == {urlsplit(served).netloc}
     errors = [e["message"] for e in browser.get_log("browser") if e["level"] == "SEVERE"]
-    assert [e for e in errors if "status of 404" not in e] == []
+    assert [e for e in errors if not re.search("status of (401|404|409)", e)] == []

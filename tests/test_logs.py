@@ -14,18 +14,6 @@ from phresh.logs import JSONFormatter, LoopHandler
 LIST = "/api/cleanings/"
 
 
-@pytest.fixture
-def lines(caplog):
-    """The log lines so far, as they are written where the API is served."""
-    caplog.set_level(logging.INFO)
-    stream = io.StringIO()
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(JSONFormatter())
-    logging.getLogger().addHandler(handler)
-    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
-    logging.getLogger().removeHandler(handler)
-
-
 @pytest.mark.parametrize(
     "given", ["a", "8e03978e-40d5-43dd-bc93-6894a57f9324", "A_b.c:1/2+3=", "x" * 128]
 )

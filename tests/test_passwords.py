@@ -1,9 +1,7 @@
 """Passwords: which are taken, how they are hashed, and that nothing tells of them."""
 
 import hashlib
-import io
 import json
-import logging
 import secrets
 import threading
 import time
@@ -21,7 +19,6 @@ from zxcvbn.frequency_lists import FREQUENCY_LISTS
 from phresh import create_app
 from phresh.config import read_settings
 from phresh.db import Session
-from phresh.logs import JSONFormatter
 from phresh.pool import Pool
 
 USERS = "/api/users/"
@@ -518,18 +515,6 @@ def advance(now):
 
 
 # Nothing in the log
-
-
-@pytest.fixture
-def lines(caplog):
-    """The log lines so far, as they are written where the API is served."""
-    caplog.set_level(logging.INFO)
-    stream = io.StringIO()
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(JSONFormatter())
-    logging.getLogger().addHandler(handler)
-    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
-    logging.getLogger().removeHandler(handler)
 
 
 SECRETS = {name: f"secret {name} password" for name in ("old", "new", "wrong")}

@@ -21,6 +21,7 @@ from phresh.db import Base
 from phresh.pages import Order
 
 CLEANING_TYPES = ("dust_up", "spot_clean", "full_clean")
+STATUSES = ("open", "taken", "completed")
 NAME_MAX = 200
 DESCRIPTION_MAX = 10_000
 PRICE_MAX = Decimal("99999999.99")
@@ -37,6 +38,9 @@ class Cleaning(Base):
             f"char_length(description) <= {DESCRIPTION_MAX}", name="description_length"
         ),
         CheckConstraint(f"cleaning_type IN {CLEANING_TYPES}", name="cleaning_type"),
+        CheckConstraint(f"status IN {STATUSES}", name="status"),
+        # Who owns a job can't go while someone does it.
+        CheckConstraint("owner_id IS NOT NULL OR status <> 'taken'", name="owner_id"),
         # BETWEEN, since NaN is greater than every number.
         CheckConstraint(f"price BETWEEN 0 AND {PRICE_MAX}", name="price_range"),
         Index(None, "name"),
@@ -45,6 +49,16 @@ class Cleaning(Base):
         Index(None, "cleaning_type", "id"),
         Index(None, "cleaning_type", "price", "id"),
         Index(None, "owner_id", "id"),
+        Index(None, "status", "id"),
+        Index(None, "status", "price", "id"),
+        # The feed.
+        Index(None, "created_at", "id"),
+        Index(
+            "ix_cleanings_changed",
+            "updated_at",
+            "id",
+            postgresql_where=text("updated_at > created_at"),
+        ),
         Index(
             "ix_cleanings_search",
             "name",
@@ -59,11 +73,16 @@ class Cleaning(Base):
     description: Mapped[str | None] = mapped_column(Text)
     cleaning_type: Mapped[str] = mapped_column(Text, server_default=text("'spot_clean'"))
     price: Mapped[Decimal] = mapped_column(Numeric(10, 2))
-    # Null of a guest's.
-    owner_id: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    # Null of a guest's, and of a completed one whose owner has deleted their account.
+    owner_id: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
+    # A trigger of the offers keeps it true.
+    status: Mapped[str] = mapped_column(Text, server_default=text("'open'"))
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
 
+
+# As the index for that has it.
+CHANGED = Cleaning.updated_at > Cleaning.created_at
 
 ID, PRICE = ("id", int), ("price", Decimal)
 ORDERS = {

@@ -12,13 +12,16 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    null,
     or_,
     select,
+    union_all,
     update,
 )
 from sqlalchemy.orm import aliased
 
 from phresh.cleanings.models import Cleaning, is_word_character
+from phresh.offers.models import Offer
 from phresh.pages import Page
 from phresh.statements import Query, Value, parameter, query, row_json
 from phresh.users.models import User
@@ -33,15 +36,19 @@ Conditions = Sequence[ColumnElement[bool]]
 NEARBY = 5_000
 
 
-def _rendered(cleaning: Any, owner_id: Any = None) -> ColumnElement[str]:
-    """Give the SQL that renders a cleaning, of the table or of a subquery.
+def rendered_columns(cleaning: Any, owner_id: Any = None) -> list[ColumnElement[Any]]:
+    """Give what an answer has of a cleaning, of the table or of a subquery.
 
     :param owner_id: in an INSERT, whose column SQLAlchemy takes for one of another table
     """
-    names = ("id", "name", "description", "cleaning_type", "price")
+    names = ("id", "name", "description", "cleaning_type", "price", "status")
     columns = [getattr(cleaning, name) for name in names]
     owner = public_user(cleaning.owner_id if owner_id is None else owner_id).label("owner")
-    return row_json(*columns, owner, cleaning.created_at, cleaning.updated_at).label("json")
+    return [*columns, owner, cleaning.created_at, cleaning.updated_at]
+
+
+def _rendered(cleaning: Any, owner_id: Any = None) -> ColumnElement[str]:
+    return row_json(*rendered_columns(cleaning, owner_id)).label("json")
 
 
 RENDERED = _rendered(Cleaning)
@@ -70,13 +77,17 @@ def _cleaning_page(
         conditions.append(Cleaning.price >= values["price_min"])
     if "price_max" in values:
         conditions.append(Cleaning.price <= values["price_max"])
+    if "status" in values:
+        conditions.append(Cleaning.status == values["status"])
     if "owner" in values:
         owner = select(User.id).where(has_username(values["owner"])).scalar_subquery()
         conditions.append(Cleaning.owner_id == owner)
     # How rare a word is decides what to read; and how rare a type or a price range, where the order
     # is not that of the index which has them.
     is_by_price = page.order.begins_with("price")
-    by_values = bool(words or ((kinds or conditions) and not is_by_price))
+    by_values = bool(
+        words or ((kinds or conditions) and not is_by_price) or (kinds and "status" in values)
+    )
     # An index has the rows of one type in order, not those of two.
     parts = [[*conditions, Cleaning.cleaning_type == values[kind]] for kind in kinds]
     pages = [
@@ -136,9 +147,51 @@ def cleaning_by_id(*, cleaning_id: Value) -> Executable:
 
 
 @query
-def locked_cleaning(*, cleaning_id: Value) -> Executable:
-    """One cleaning that nobody else can write until this transaction ends, and whose; or no row."""
-    return _by_id(cleaning_id).add_columns(Cleaning.owner_id).with_for_update(of=Cleaning)
+def locked_cleaning(rendered: bool, *, cleaning_id: Value) -> Executable:
+    """One cleaning that nobody else can write until this transaction ends, or no row.
+
+    Gives how it is rendered, if that is asked for, its owner, and what is fixed once it is taken.
+    """
+    text = RENDERED if rendered else null()
+    columns = (Cleaning.owner_id, Cleaning.status, Cleaning.cleaning_type, Cleaning.price)
+    row = select(text, *columns).where(Cleaning.id == cleaning_id)
+    return row.with_for_update(of=Cleaning)
+
+
+def _job(cleaning_id: Value) -> Select[Any]:
+    job: Any = select(Cleaning.owner_id, Cleaning.status)
+    return job.where(Cleaning.id == cleaning_id)
+
+
+@query
+def job_by_id(*, cleaning_id: Value) -> Executable:
+    """Whose a cleaning is and its status, or no row."""
+    return _job(cleaning_id)
+
+
+@query
+def locked_job(*, cleaning_id: Value) -> Executable:
+    """The same, and nobody else can write it until this transaction ends."""
+    return _job(cleaning_id).with_for_update(of=Cleaning)
+
+
+@query
+def locked_jobs(*, user_id: Value) -> Executable:
+    """The ids of the cleanings that a user owns or has an offer on, all locked, in their order."""
+    mine = aliased(Cleaning)
+    # Each by its index; with OR all cleanings would be read.
+    of_user = union_all(
+        select(mine.id).where(mine.owner_id == user_id),
+        select(Offer.cleaning_id).where(Offer.user_id == user_id),
+    )
+    jobs = select(Cleaning.id).where(Cleaning.id.in_(of_user)).order_by(Cleaning.id)
+    return jobs.with_for_update(of=Cleaning)
+
+
+@query
+def deleted_jobs(*, user_id: Value) -> Executable:
+    """Delete the cleanings of a user, but not the completed ones."""
+    return delete(Cleaning).where(Cleaning.owner_id == user_id, Cleaning.status != "completed")
 
 
 @query
@@ -154,7 +207,8 @@ def changed_cleaning(*, cleaning_id: Value, **changes: Value) -> Executable:
     if not changes:
         return _by_id(cleaning_id)
     changed = update(Cleaning).where(Cleaning.id == cleaning_id)
-    return changed.values(updated_at=func.now(), **changes).returning(RENDERED)
+    # Not now(), when the transaction began: what waited for the row would turn back its clock.
+    return changed.values(updated_at=func.clock_timestamp(), **changes).returning(RENDERED)
 
 
 @query

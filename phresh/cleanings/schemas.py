@@ -13,6 +13,7 @@ from phresh.cleanings.models import (
     NAME_MAX,
     ORDERS,
     PRICE_MAX,
+    STATUSES,
     is_word_character,
 )
 from phresh.pages import PageSchema
@@ -62,8 +63,12 @@ class CleaningSchema(Schema):
     description = fields.String(required=True, allow_none=True, metadata=DESCRIPTION)
     cleaning_type = fields.String(required=True, validate=validate.OneOf(CLEANING_TYPES))
     price = fields.Decimal(required=True, metadata={"description": "Per hour", "example": 29.99})
+    status = fields.String(required=True, validate=validate.OneOf(STATUSES))
     owner = fields.Nested(
-        PublicUserSchema, required=True, allow_none=True, metadata={"description": "Null: a guest"}
+        PublicUserSchema,
+        required=True,
+        allow_none=True,
+        metadata={"description": "Null: a guest, or gone"},
     )
     created_at = fields.AwareDateTime(required=True)
     updated_at = fields.AwareDateTime(required=True)
@@ -102,6 +107,7 @@ class CleaningListSchema(PageSchema):
     )
     price_min = Price(metadata={"description": "Not cheaper"})
     price_max = Price(metadata={"description": "Not dearer"})
+    status = fields.String(validate=validate.OneOf(STATUSES))
     owner = Username(metadata={"description": "Of this user"})
     q = Text(
         max_length=100,

@@ -1,7 +1,8 @@
 """The endpoints under ``/api/cleanings/``."""
 
 from collections.abc import Sequence
-from typing import Any
+from decimal import Decimal
+from typing import Any, NamedTuple
 
 from flask import request
 from flask_smorest import abort
@@ -11,8 +12,8 @@ from phresh.api import LOCATION, Blueprint, envelope, refuse_if_changed
 from phresh.auth import (
     current_account,
     current_account_or_guest,
-    login_optional,
     login_required,
+    login_to_post,
     refuse_token,
 )
 from phresh.cleanings import queries
@@ -41,7 +42,7 @@ def list_cleanings(query: dict[str, Any]) -> tuple[str, dict[str, str]]:
 
 
 @blp.post("/")
-@login_optional
+@login_to_post
 @blp.arguments(envelope("new_cleaning", CleaningCreateSchema))
 @blp.arguments(IdempotencyKeySchema, location="headers")
 @blp.response(201, CleaningSchema, headers=LOCATION)
@@ -76,13 +77,18 @@ def get_cleaning(cleaning_id: int) -> str:
 @blp.response(200, CleaningSchema)
 @blp.alt_response(403)
 @blp.alt_response(404)
+@blp.alt_response(409)
 @blp.alt_response(412)
 def update_cleaning(changes: dict[str, Any], cleaning_id: int) -> str:
     """Change a cleaning of yours
 
-    Fields left out stay as they are, with PATCH and with PUT.
+    Fields left out stay as they are, with PATCH and with PUT. Type and price can't change once it
+    is taken.
     """
-    _lock_own(cleaning_id)
+    own = _lock_own(cleaning_id)
+    fixed = {"cleaning_type": own.cleaning_type, "price": own.price}
+    if own.status != "open" and any(changes.get(name, was) != was for name, was in fixed.items()):
+        abort(409, message=f"It is {own.status}, so type and price can't change.")
     return _one(fetch(queries.changed_cleaning(cleaning_id=cleaning_id, **changes)))
 
 
@@ -92,21 +98,39 @@ def update_cleaning(changes: dict[str, Any], cleaning_id: int) -> str:
 @blp.response(204)
 @blp.alt_response(403)
 @blp.alt_response(404)
+@blp.alt_response(409)
 @blp.alt_response(412)
 def delete_cleaning(cleaning_id: int) -> None:
-    """Delete a cleaning of yours"""
-    _lock_own(cleaning_id)
+    """Delete a cleaning of yours
+
+    As long as it is open.
+    """
+    own = _lock_own(cleaning_id)
+    if own.status != "open":
+        abort(409, message=f"It is {own.status}, so it can't be deleted.")
     _one(fetch(queries.deleted_cleaning(cleaning_id=cleaning_id)))
 
 
-def _lock_own(cleaning_id: int) -> None:
+class Own(NamedTuple):
+    """What of a locked cleaning decides on who may change it, and what."""
+
+    owner_id: int | None
+    status: str
+    cleaning_type: str
+    price: Decimal
+
+
+def _lock_own(cleaning_id: int) -> Own:
     """Lock a cleaning for its owner; answer 404, 403, or 412 if the request means another state."""
-    rows = fetch(queries.locked_cleaning(cleaning_id=cleaning_id))
+    is_conditional = "If-Match" in request.headers
+    rows = fetch(queries.locked_cleaning(is_conditional, cleaning_id=cleaning_id))
     text = _one(rows)
-    if rows[0][1] != current_account().user_id:
+    own = Own(*rows[0][1:])
+    if own.owner_id != current_account().user_id:
         abort(403, message="Only who posted a cleaning can change or delete it.")
-    if "If-Match" in request.headers:
+    if is_conditional:
         refuse_if_changed(text)
+    return own
 
 
 def _one(rows: Sequence[tuple[Any, ...]]) -> str:

@@ -15,10 +15,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
+from phresh.api import USERNAME
 from phresh.db import Base
 
 EMAIL_MAX = 254  # RFC 5321 4.5.3.1.3, less the brackets
-USERNAME = "[A-Za-z0-9_-]{3,30}"
 
 
 class User(Base):

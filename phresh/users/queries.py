@@ -9,10 +9,12 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    or_,
     select,
     text,
     update,
 )
+from sqlalchemy.orm import aliased
 
 from phresh.statements import Value, json_object, query, row_json
 from phresh.users.models import Token, User
@@ -25,7 +27,8 @@ CREDENTIALS = (User.id, User.email, User.username, User.password_hash, User.is_a
 
 def public_user(user_id: Any) -> ColumnElement[Any]:
     """What everyone may know of a user, as a JSON object in another row; null of nobody."""
-    return select(json_object(User.username)).where(User.id == user_id).scalar_subquery()
+    person = aliased(User)  # of their own, where users are read from already
+    return select(json_object(person.username)).where(person.id == user_id).scalar_subquery()
 
 
 def has_username(username: Value) -> ColumnElement[bool]:
@@ -41,6 +44,32 @@ def _by_id(user_id: Value) -> Select[Any]:
 def user_by_id(*, user_id: Value) -> Executable:
     """One user as they see themselves, or no row."""
     return _by_id(user_id)
+
+
+@query
+def id_of_user(*, username: Value) -> Executable:
+    """The id of a user, or no row."""
+    return select(User.id).where(has_username(username))
+
+
+@query
+def locked_user(*, user_id: Value) -> Executable:
+    """One user who can't be deleted until this transaction ends, or no row."""
+    return select(User.id).where(User.id == user_id).with_for_update(read=True, key_share=True)
+
+
+@query
+def locked_users(*, username: Value, user_id: Value) -> Executable:
+    """Two users who can't be deleted until this transaction ends, and whether it is that name."""
+    is_named = has_username(username)
+    users = select(User.id, is_named).where(or_(is_named, User.id == user_id)).order_by(User.id)
+    return users.with_for_update(read=True, key_share=True)
+
+
+@query
+def user_to_delete(*, user_id: Value) -> Executable:
+    """One user to whom nobody else can refer until this transaction ends, or no row."""
+    return select(User.id).where(User.id == user_id).with_for_update()
 
 
 @query
@@ -92,7 +121,7 @@ def disabled_user(*, username: Value, is_active: Value) -> Executable:
 
 @query
 def deleted_user(*, user_id: Value) -> Executable:
-    """Delete a user, and with them what is theirs."""
+    """Delete a user."""
     return delete(User).where(User.id == user_id)
 
 
@@ -107,7 +136,7 @@ def new_token(*, user_id: Value, token_hash: Value, seconds: Value) -> Executabl
 @query
 def user_of_token(*, token_hash: Value) -> Executable:
     """The user that a token stands for, or no row: unknown, ended, expired, account disabled."""
-    user = select(User.id).join(Token, Token.user_id == User.id)
+    user = select(User.id, User.username).join(Token, Token.user_id == User.id)
     return user.where(Token.hash == token_hash, Token.expires_at > func.now(), User.is_active)
 
 

@@ -17,14 +17,15 @@ from marshmallow import (
 )
 from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
-from phresh.api import Text
-from phresh.users.models import EMAIL_MAX, USERNAME
+from phresh.api import USERNAME, Text
+from phresh.users.models import EMAIL_MAX
 
 # ASVS 5.0 6.2.1, 6.2.4, 6.2.5, 6.2.9: of a certain length, not common, no rules of what is in it.
 PASSWORD_MIN, PASSWORD_MAX = 8, 128
 COMMON = 3_000
 
 EMAIL = {"example": "anna@phresh.io"}
+NAME = {"example": "anna"}
 PASSWORD = {"format": "password", "example": "four cats on a roof"}
 
 
@@ -57,7 +58,7 @@ class Username(fields.String):
     default_error_messages = {"username": "Must be 3 to 30 letters (a to z), digits, _ or -."}
 
     def __init__(self, **kwargs: Any) -> None:
-        metadata = {"example": "anna", **kwargs.pop("metadata", {})}
+        metadata = kwargs.pop("metadata", {})
         super().__init__(metadata={"pattern": f"^{USERNAME}$", **metadata}, **kwargs)
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> str:
@@ -105,7 +106,7 @@ class UserSchema(Schema):
 
     id = fields.Integer(required=True, metadata={"example": 1})
     email = fields.String(required=True, metadata=EMAIL)
-    username = fields.String(required=True, metadata={"example": "anna"})
+    username = fields.String(required=True, metadata=NAME)
     created_at = fields.AwareDateTime(required=True)
     updated_at = fields.AwareDateTime(required=True)
 
@@ -113,7 +114,7 @@ class UserSchema(Schema):
 class PublicUserSchema(Schema):
     """A user, as everyone sees them."""
 
-    username = fields.String(required=True, metadata={"example": "anna"})
+    username = fields.String(required=True, metadata=NAME)
 
 
 class TokenSchema(Schema):
@@ -134,7 +135,7 @@ class UserCreateSchema(Schema):
     """An account to be made."""
 
     email = Email(required=True)
-    username = Username(required=True)
+    username = Username(required=True, metadata=NAME)
     password = NewPassword(required=True)
 
     @validates_schema(skip_on_field_errors=True)
@@ -147,7 +148,7 @@ class UserUpdateSchema(Schema):
     """Changes to an account; what is left out stays as it is."""
 
     email = Email()
-    username = Username()
+    username = Username(metadata=NAME)
     password = NewPassword()
     old_password = Text(
         max_length=PASSWORD_MAX,

@@ -18,8 +18,9 @@ from phresh.auth import (
     still_confirmed,
 )
 from phresh.db import fetch
+from phresh.profiles.queries import new_profile
 from phresh.statements import Query
-from phresh.users import queries
+from phresh.users import queries, services
 from phresh.users.models import UNIQUE_EMAIL, UNIQUE_USERNAME
 from phresh.users.schemas import (
     PASSWORD_IS_NAME,
@@ -58,6 +59,7 @@ def create_user(user: dict[str, str]) -> tuple[str, dict[str, str]]:
         limits.count(tries)
         user["password_hash"] = passwords().hash(user.pop("password"))
     [(text, user_id)] = _unless_taken(queries.new_user(**user))
+    fetch(new_profile(user_id=user_id))
     registered = {**current_app.json.loads(text), "access_token": new_token(user_id)}
     return current_app.json.dumps(registered), {"Location": ME, **NO_STORE}
 
@@ -134,9 +136,10 @@ def update_me(changes: dict[str, str]) -> str:
 def delete_me() -> None:
     """Delete your account
 
-    Your cleanings go with it.
+    Your cleanings go with it, completed ones aside, and so do your offers; one that was accepted
+    opens its cleaning again. What was completed stays without your name, and so do evaluations.
     """
-    fetch(queries.deleted_user(user_id=current_account().user_id))
+    services.delete_account(current_account().user_id)
 
 
 def _confirmed_changes(

@@ -1,0 +1,1 @@
+"""Evaluations: how an owner rates who cleaned."""

@@ -1,0 +1,1 @@
+"""The feed: which cleanings were posted and changed, newest first."""

@@ -1,0 +1,1 @@
+"""Offers: who would clean for whom, and who does."""

@@ -1,0 +1,1 @@
+"""Profiles: what users say of themselves, and how they were rated."""

@@ -1,0 +1,40 @@
+"""What a profile looks like, going in and out."""
+
+from marshmallow import Schema, fields, validate
+
+from phresh.api import Text
+from phresh.profiles.models import BIO_MAX, FULL_NAME_MAX, IMAGE_MAX, PHONE_NUMBER_MAX
+from phresh.users.schemas import EMAIL
+
+FULL_NAME = {"example": "Anna Winter"}
+PHONE_NUMBER = {"example": "+49 30 1234567"}
+BIO = {"example": "Quick, and kind to cats."}
+IMAGE = {"example": "https://phresh.example/anna.jpg", "format": "uri"}
+SHOWN = "To oneself, and between a job's owner and the cleaner whose offer was accepted"
+
+
+class ProfileSchema(Schema):
+    """A profile; email and phone number only for those who may see them."""
+
+    username = fields.String(required=True, metadata={"example": "anna"})
+    full_name = fields.String(required=True, allow_none=True, metadata=FULL_NAME)
+    bio = fields.String(required=True, allow_none=True, metadata=BIO)
+    image = fields.String(required=True, allow_none=True, metadata=IMAGE)
+    avg_overall_rating = fields.Float(required=True, allow_none=True)
+    total_evaluations = fields.Integer(required=True)
+    email = fields.String(metadata={**EMAIL, "description": SHOWN})
+    phone_number = fields.String(allow_none=True, metadata={**PHONE_NUMBER, "description": SHOWN})
+
+
+class ProfileUpdateSchema(Schema):
+    """Changes to a profile; what is left out stays as it is, null takes away."""
+
+    full_name = Text(allow_none=True, max_length=FULL_NAME_MAX, metadata=FULL_NAME)
+    phone_number = Text(allow_none=True, max_length=PHONE_NUMBER_MAX, metadata=PHONE_NUMBER)
+    bio = Text(allow_none=True, max_length=BIO_MAX, metadata=BIO)
+    image = Text(
+        allow_none=True,
+        max_length=IMAGE_MAX,
+        validate=[validate.URL(schemes={"http", "https"})],
+        metadata=IMAGE,
+    )

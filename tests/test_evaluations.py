@@ -1,0 +1,209 @@
+"""Evaluations over HTTP: what is taken, what is listed, what it comes to."""
+
+import re
+
+import pytest
+from marketplace import Story, standing
+from sqlalchemy.exc import IntegrityError
+
+LIST = "/api/users/ben/evaluations/"
+
+
+@pytest.fixture
+def story(make_user, make_cleaning):
+    return lambda state: Story(make_user, make_cleaning, state)
+
+
+def rate(told, **values):
+    body = {"evaluation_create": {"overall_rating": 4, **values}}
+    return told.anna.client.post(told.evaluation, json=body)
+
+
+def test_an_evaluation_is_answered_in_full(story, client):
+    told = story("taken")
+    full = {
+        "professionalism": 1,
+        "completeness": 2,
+        "efficiency": 3,
+        "overall_rating": 5,
+        "headline": "Spotless",
+        "comment": "Even the cat approves.",
+        "no_show": True,
+    }
+    answer = rate(told, **full)
+    assert answer.status_code == 201
+    people = {"cleaner": {"username": "ben"}, "owner": {"username": "anna"}}
+    assert answer.json == {
+        "cleaning_id": told.job,
+        **people,
+        **full,
+        "created_at": answer.json["created_at"],
+    }
+    assert answer.headers["Location"] == told.evaluation
+    assert client.get(told.evaluation).json == answer.json
+    assert client.get(LIST).json == [answer.json]
+
+
+def test_what_is_left_out_is_null(story):
+    answer = rate(story("taken")).json
+    left_out = ("professionalism", "completeness", "efficiency", "headline", "comment")
+    assert [answer[name] for name in left_out] == [None] * 5
+    assert answer["no_show"] is False
+
+
+def test_a_whole_number_may_have_a_point(story):
+    """Found by schemathesis: in JSON Schema 3.0 is an integer."""
+    told = story("taken")
+    body = '{"evaluation_create": {"overall_rating": 3.0}}'
+    answer = told.anna.client.post(told.evaluation, data=body, content_type="application/json")
+    assert (answer.status_code, answer.json["overall_rating"]) == (201, 3)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("overall_rating", value) for value in (0, 6, -1, 1.5, "5", True, None, [5], 1e300)),
+        *(("efficiency", value) for value in (0, 6, 2.5, "3", False)),
+        *(("headline", value) for value in ("x" * 201, "\0", 1)),
+        *(("comment", value) for value in ("x" * 10_001, "\ud800")),
+        *(("no_show", value) for value in ("true", 1, 0, None)),
+        ("cleaner", "cleo"),
+    ],
+)
+def test_what_is_no_rating_is_refused(story, sql, field, value):
+    answer = rate(story("taken"), **{field: value})
+    assert answer.status_code == 422
+    pointers = [error["pointer"] for error in answer.json["errors"]]
+    assert pointers == [f"/evaluation_create/{field}"]
+    assert standing(sql)[0] == "taken"
+
+
+def test_an_overall_rating_is_needed(story):
+    told = story("taken")
+    answer = told.anna.client.post(told.evaluation, json={"evaluation_create": {}})
+    assert [error["pointer"] for error in answer.json["errors"]] == [
+        "/evaluation_create/overall_rating"
+    ]
+
+
+@pytest.mark.parametrize("username", ["cleo", "dora", "anna"])
+def test_only_who_was_accepted_is_rated(story, sql, username):
+    told = story("taken")
+    told.evaluation = f"/api/users/{username}/evaluations/{told.job}/"
+    assert rate(told).status_code == (409 if username == "cleo" else 404)
+    assert standing(sql)[0] == "taken"
+
+
+def test_what_is_not_there_is_404_that_says_which(story, client):
+    told = story("taken")
+    told.evaluation = f"/api/users/nobody/evaluations/{told.job}/"
+    assert rate(told).json["detail"] == "No user found with that username."
+    told.evaluation = "/api/users/ben/evaluations/2147483647/"
+    assert rate(told).json["detail"] == "No cleaning found with that id."
+    assert client.get("/api/users/nobody/evaluations/").status_code == 404
+    assert client.get("/api/users/nobody/evaluations/stats/").status_code == 404
+    assert client.get(f"{LIST}{told.job}/").status_code == 404
+
+
+def test_one_is_of_its_cleaner_alone(story, client):
+    told = story("completed")
+    assert client.get(told.evaluation).status_code == 200
+    assert client.get(f"/api/users/cleo/evaluations/{told.job}/").status_code == 404
+
+
+@pytest.fixture
+def rated(anna, ben, make_cleaning, sql):
+    """Ben's ratings: overall, efficiency and whether he came."""
+
+    def make(*ratings):
+        for overall, efficiency, no_show in ratings:
+            job = make_cleaning(owner_id=anna.id)
+            people = {"job": job, "ben": ben.id, "anna": anna.id}
+            sql(
+                "INSERT INTO offers (cleaning_id, user_id, status) "
+                "VALUES (:job, :ben, 'completed')",
+                job=job,
+                ben=ben.id,
+            )
+            sql(
+                "INSERT INTO evaluations (cleaning_id, cleaner_id, owner_id, overall_rating, "
+                "efficiency, no_show) VALUES (:job, :ben, :anna, :overall, :efficiency, :no_show)",
+                **people,
+                overall=overall,
+                efficiency=efficiency,
+                no_show=no_show,
+            )
+
+    return make
+
+
+def test_the_ratings_come_to_their_stats(client, rated):
+    rated((5, None, False), (4, 2, False), (4, 5, True), (1, None, True))
+    assert client.get(f"{LIST}stats/").json == {
+        "total_evaluations": 4,
+        "total_no_show": 2,
+        "one_stars": 1,
+        "two_stars": 0,
+        "three_stars": 0,
+        "four_stars": 2,
+        "five_stars": 1,
+        "avg_overall_rating": 3.5,
+        "min_overall_rating": 1,
+        "max_overall_rating": 5,
+        "avg_professionalism": None,
+        "avg_completeness": None,
+        "avg_efficiency": 3.5,
+    }
+
+
+def test_of_whom_nobody_rated_all_is_zero_or_null(client, ben):
+    stats = client.get(f"{LIST}stats/").json
+    for name, value in stats.items():
+        assert value == (0 if name.startswith("total") or name.endswith("stars") else None), name
+    assert client.get(LIST).json == []
+
+
+def test_evaluations_are_in_pages_newest_first(client, rated):
+    rated(*[(1 + i % 5, None, False) for i in range(5)])
+    rows, page = [], f"{LIST}?limit=2"
+    while page:
+        answer = client.get(page)
+        rows += answer.json
+        link = answer.headers.get("Link")
+        page = re.fullmatch(r'<(.+)>; rel="next"', link)[1] if link else None
+    jobs = [row["cleaning_id"] for row in rows]
+    assert jobs == sorted(jobs, reverse=True)
+    assert len(jobs) == 5
+
+
+@pytest.mark.parametrize("count", [1, 100])
+def test_the_list_takes_two_statements(client, rated, statements, count):
+    rated(*[(5, None, False)] * count)
+    statements.clear()
+    assert len(client.get(f"{LIST}?limit=100").json) == count
+    assert len(statements) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "constraint"),
+    [
+        ("overall_rating = 0", "ck_evaluations_overall_rating"),
+        ("overall_rating = 6", "ck_evaluations_overall_rating"),
+        ("professionalism = 6", "ck_evaluations_professionalism"),
+        ("completeness = 0", "ck_evaluations_completeness"),
+        ("efficiency = 0", "ck_evaluations_efficiency"),
+        ("headline = repeat('x', 201)", "ck_evaluations_headline_length"),
+        ("comment = repeat('x', 10001)", "ck_evaluations_comment_length"),
+    ],
+)
+def test_the_database_judges(story, sql, change, constraint):
+    story("completed")
+    with pytest.raises(IntegrityError, match=f'"{constraint}"'):
+        sql(f"UPDATE evaluations SET {change}")
+
+
+def test_a_job_is_rated_once(story, sql):
+    story("completed")
+    again = "INSERT INTO evaluations (cleaning_id, overall_rating) SELECT id, 1 FROM cleanings"
+    with pytest.raises(IntegrityError, match='"uq_evaluations_cleaning_id"'):
+        sql(again)
