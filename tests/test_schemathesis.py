@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from accounts import fill
 from cluster import Phresh
 from flask_migrate import upgrade
 from processes import copy_checkout, environment
@@ -20,6 +21,22 @@ SECONDS = os.environ.get("FUZZ_SECONDS", "60")
 SEED = os.environ.get("FUZZ_SEED", "1")
 
 
+# One who asks for everything, and another who must not get what is theirs.
+USERS = {"user-1": "token-1", "user-3": "token-3"}
+ACCOUNTS = {
+    "auth": [
+        {"name": name, "fixedHeaders": [{"name": "Authorization", "value": f"Bearer {token}"}]}
+        for name, token in USERS.items()
+    ]
+}
+CONFIG = """
+[auth.wfc]
+path = "accounts.json"
+user = "user-1"
+peers = ["user-1", "user-3"]
+"""
+
+
 @pytest.fixture
 def served(make_database, tmp_path):
     if importlib.util.find_spec("schemathesis") is None:
@@ -27,8 +44,12 @@ def served(make_database, tmp_path):
     url = make_database("schemathesis")
     with create_app({"DATABASE_URL": url}).app_context():
         upgrade()
+        with db.engine.begin() as connection:
+            for statement in fill():
+                connection.exec_driver_sql(statement)
         db.engine.dispose()
-    served = Phresh(copy_checkout(tmp_path / "checkout"), url)
+    cheap = {"ARGON2_TIME_COST": "1", "ARGON2_MEMORY_COST": "8", "RATELIMIT_ENABLED": "false"}
+    served = Phresh(copy_checkout(tmp_path / "checkout"), url, **cheap)
     yield served
     served.stop()
 
@@ -44,13 +65,15 @@ def test_every_request_is_answered_as_the_document_says(served, tmp_path):
         "--generation-database": "none",
         "--report-json-path": report,
     }
+    (tmp_path / "schemathesis.toml").write_text(CONFIG)
+    (tmp_path / "accounts.json").write_text(json.dumps(ACCOUNTS))
     command = [sys.executable, "-m", "schemathesis.cli", "run"]
     command += [str(part) for option in options.items() for part in option]
     hooks = Path(__file__).with_name("schemathesis_hooks.py")
     done = subprocess.run(
         [*command, f"http://127.0.0.1:{served.port}/openapi.json"],
         cwd=tmp_path,
-        env=environment(SCHEMATHESIS_HOOKS=str(hooks)),
+        env=environment(SCHEMATHESIS_HOOKS=str(hooks), PYTHONPATH=str(hooks.parent)),
         timeout=int(SECONDS) + 60,
     )
     assert done.returncode == 0  # what it prints has the requests
