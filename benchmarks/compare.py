@@ -133,9 +133,11 @@ class Bench:
                 places = select(Cleaning.price, Cleaning.id).where(*wanted)
                 shuffled = places.order_by(func.md5(Cleaning.name)).limit(MANY)
                 cursors = [write_cursor("price", place) for place in connection.execute(shuffled)]
+                events = select(Cleaning.created_at, Cleaning.id).order_by(func.md5(Cleaning.name))
+                times = [write_cursor("-time", at) for at in connection.execute(events.limit(MANY))]
             db.engine.dispose()
         asked = self.options.workloads
-        workloads = make_workloads(rows, cursors)
+        workloads = make_workloads(rows, cursors, times)
         self.workloads = [name for name in workloads if any(part in name for part in asked)]
         for name in self.workloads:
             self._file(name, "lua").write_text(wrk_script(workloads[name]))
@@ -282,7 +284,8 @@ def _comparable(status: int, headers: Message, body: bytes) -> Any:
 
 def _with_times(members: dict[str, Any]) -> dict[str, Any]:
     """Give an object with its times as such, and those of rows just written as the same."""
-    times = {name: members[name] for name in ("created_at", "updated_at") if name in members}
+    names = ("created_at", "updated_at", "event_timestamp")
+    times = {name: members[name] for name in names if name in members}
     return {**members, **{name: _time(text) for name, text in times.items()}}
 
 

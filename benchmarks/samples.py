@@ -3,26 +3,30 @@
 import hashlib
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import insert, text
+from sqlalchemy import insert
 
 from phresh.db import db
-from phresh.demo import add_samples
+from phresh.demo import add_many
+from phresh.offers.models import Offer
 from phresh.users.models import Token, User
 
 USERS = 1_000
 DISABLED, EXPIRED = USERS + 1, USERS + 2  # two more, whose tokens are not good
-# While samples are added these stand for what COPY leaves out; lastval() is the id of the row.
-FILLING = {
-    "owner_id": f"CASE WHEN lastval() % 10 > 0 THEN lastval() % {USERS} END",
-    "created_at": "timestamptz '2025-01-01 00:00Z' + lastval() * interval '1.000001 seconds'",
-    "updated_at": "timestamptz '2025-07-01 00:00Z' + lastval() * interval '1.000001 seconds'",
-}
-USUAL = {"owner_id": "NULL", "created_at": "now()", "updated_at": "now()"}
+
+
+OFFERS = 40
+WANTED = range(1, 1000, 10)  # cleanings on which so many have offered to do them
 
 
 def owner_of(cleaning_id: int) -> int | None:
     """Give the id of the user who owns a sample, None of a guest's."""
-    return cleaning_id % USERS if cleaning_id % 10 else None
+    number = cleaning_id - 1
+    return None if number % 10 == 9 else number % USERS + 1
+
+
+def is_open(cleaning_id: int) -> bool:
+    """Whether a sample has no offers, which could fix its price."""
+    return cleaning_id % 5 != 0
 
 
 def username(user_id: int) -> str:
@@ -42,9 +46,9 @@ def token_hash(user_id: int) -> bytes:
 
 def add_owned_samples(count: int) -> None:
     """Add users, their tokens and that many cleanings to an empty database."""
-    ids = [*range(1, USERS + 1), DISABLED, EXPIRED]
+    add_many(count, USERS)
     now, year = datetime.now(UTC), timedelta(days=365)
-    users = [
+    special = [
         {
             "id": i,
             "email": f"{username(i)}@phresh.io",
@@ -52,7 +56,7 @@ def add_owned_samples(count: int) -> None:
             "password_hash": "",  # nobody logs in
             "is_active": i != DISABLED,
         }
-        for i in ids
+        for i in (DISABLED, EXPIRED)
     ]
     tokens = [
         {
@@ -60,17 +64,12 @@ def add_owned_samples(count: int) -> None:
             "user_id": i,
             "expires_at": now - year if i == EXPIRED else now + year,
         }
-        for i in ids
+        for i in [*range(1, USERS + 1), DISABLED, EXPIRED]
     ]
     with db.engine.begin() as connection:
-        connection.execute(insert(User), users)
+        connection.execute(insert(User), special)
         connection.execute(insert(Token), tokens)
-    _set_defaults(FILLING)
-    add_samples(count)
-    _set_defaults(USUAL)
-
-
-def _set_defaults(defaults: dict[str, str]) -> None:
-    changes = ", ".join(f"ALTER {name} SET DEFAULT {value}" for name, value in defaults.items())
-    with db.engine.begin() as connection:
-        connection.execute(text(f"ALTER TABLE cleanings {changes}"))
+        for cleaning_id in WANTED:
+            bidders = [i for i in range(1, USERS + 1) if i != owner_of(cleaning_id)][:OFFERS]
+            offers = [{"cleaning_id": cleaning_id, "user_id": i} for i in bidders]
+            connection.execute(insert(Offer), offers)

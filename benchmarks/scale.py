@@ -1,4 +1,4 @@
-"""What a page of the list costs in a small table and in a large one, side by side.
+"""What a page of the list or of the feed costs in a small table and in a large one, side by side.
 
 Run it with ``make bench-scale``. It fills two databases on the server that the app would use,
 measures every kind of page in both in turn, and drops them (``--keep`` leaves them for the next
@@ -15,22 +15,33 @@ from typing import Any
 import click
 from flask import Flask
 from flask_migrate import upgrade
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select, text, union_all
 
 from phresh import create_app
 from phresh.cleanings import queries
-from phresh.cleanings.models import ORDERS, Cleaning
+from phresh.cleanings.models import CHANGED, ORDERS, Cleaning
 from phresh.db import db, fetch
-from phresh.demo import add_samples
+from phresh.demo import add_many
+from phresh.feed.queries import event_page
+from phresh.feed.schemas import FeedSchema
 from phresh.pages import Page
 from phresh.statements import Query
 
 ROUNDS = 200
 PLANNED = 6  # runs of a prepared statement, after which its plan may be one for any values
-UNINDEXED = "91ac0fb8413f"  # the revision before the indexes of the lists: filled faster
+# What a table is filled faster without.
+INDEXES = text("""
+    SELECT indexname, indexdef FROM pg_indexes
+    WHERE tablename = 'cleanings' AND indexname LIKE 'ix_%'
+""")
 TWO = ["dust_up", "full_clean"]
 # A word that many rows have, but none near the first page: the worst case of q.
 AGED = "UPDATE cleanings SET description = 'An attic.' WHERE id <= :count"
+
+EVENTS = union_all(
+    select(Cleaning.id, Cleaning.created_at.label("event_timestamp")),
+    select(Cleaning.id, Cleaning.updated_at.label("event_timestamp")).where(CHANGED),
+)
 
 # Each: its name, the order, how deep (a share of the table), the filters, the limit.
 CASES: list[tuple[Any, ...]] = [
@@ -73,6 +84,16 @@ CASES: list[tuple[Any, ...]] = [
         0,
         {"cleaning_type": TWO[:1], "price_min": 40, "q": "rose"},
     ),
+    ("status of nine rows in 10", "-id", 0, {"status": "open"}),
+    ("status of nine rows in 10, half-way", "-id", 0.5, {"status": "open"}),
+    ("status of nine rows in 10, sort=price", "price", 0, {"status": "open"}),
+    ("status of one row in 20", "-id", 0, {"status": "taken"}),
+    ("status of one row in 20, half-way", "-id", 0.5, {"status": "taken"}),
+    ("status of one row in 20, sort=price", "price", 0, {"status": "taken"}),
+    ("feed, first page", "-time", 0, {}),
+    ("feed, first page of 100", "-time", 0, {}, 100),
+    ("feed, half-way", "-time", 0.5, {}),
+    ("feed, at its end", "-time", 1, {}),
 ]
 
 
@@ -115,11 +136,8 @@ def filled(rows: int, *, keep: bool) -> Iterator[Flask]:
         app = create_app({"DATABASE_URL": url})
         with app.app_context():
             if not known:
-                upgrade(revision=UNINDEXED)
-                add_samples(rows)
-                with db.engine.begin() as connection:
-                    connection.execute(text(AGED), {"count": rows // 100})
                 upgrade()
+                fill(rows)
             with db.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
                 connection.execute(text("VACUUM ANALYZE cleanings"))
             db.engine.dispose()  # a connection that did such work answers everything later
@@ -132,18 +150,36 @@ def filled(rows: int, *, keep: bool) -> Iterator[Flask]:
         server.dispose()
 
 
+def fill(rows: int) -> None:
+    """Add that many cleanings, and what belongs to them."""
+    with db.engine.begin() as connection:
+        indexes = connection.execute(INDEXES).all()
+        for name, _ in indexes:
+            connection.exec_driver_sql(f"DROP INDEX {name}")
+    add_many(rows)
+    with db.engine.begin() as connection:
+        connection.execute(text(AGED), {"count": rows // 100})
+        for _, definition in indexes:
+            connection.exec_driver_sql(definition)
+
+
 def page_query(order: str, depth: float, filters: dict[str, Any], limit: int = 20) -> Query:
     """Give the query of a page, as the view makes it."""
+    is_feed = order in FeedSchema.ORDERS
+    keys = (FeedSchema.ORDERS if is_feed else ORDERS)[order]
     after: tuple[Any, ...] = ()
     if depth:
-        keys = ORDERS[order].columns(Cleaning)
-        by = [key.desc() for key in keys] if ORDERS[order].descending else keys
+        rows = (EVENTS if is_feed else select(Cleaning)).subquery().c
+        columns = keys.columns(rows)
+        by = [column.desc() for column in columns] if keys.descending else columns
         with db.engine.connect() as connection:
-            rows = connection.scalar(select(func.max(Cleaning.id)))
-            there = select(*keys).order_by(*by).offset(int(rows * depth)).limit(1)
-            after = tuple(connection.execute(there).one())
-    page = Page(order, ORDERS[order], limit, is_first=not after, after=after)
-    return queries.cleaning_page(page, **filters)
+            count = connection.scalar(select(func.count()).select_from(rows.id.table))
+            place = min(int(count * depth), count - limit - 1)
+            after = tuple(
+                connection.execute(select(*columns).order_by(*by).offset(place).limit(1)).one()
+            )
+    page = Page(order, keys, limit, is_first=not after, after=after)
+    return event_page(page) if is_feed else queries.cleaning_page(page, **filters)
 
 
 def measured(app: Flask, *case: Any) -> Callable[[], float]:
@@ -174,7 +210,7 @@ def plan(app: Flask, *case: Any) -> str:
         query = page_query(*case)
         cursor = connection.connection.cursor()
         if query.statement.is_prepared:
-            cursor.execute(query.statement.prepare)
+            cursor.execute(f"DEALLOCATE ALL; {query.statement.prepare}")
         sql, values = query.to_send(prepared=query.statement.is_prepared)
         for _ in range(PLANNED):
             cursor.execute(sql, values)

@@ -8,7 +8,16 @@ from typing import Any
 
 from psycopg2.extensions import AsIs, adapt
 
-from benchmarks.samples import DISABLED, EXPIRED, USERS, owner_of, token, token_hash
+from benchmarks.samples import (
+    DISABLED,
+    EXPIRED,
+    USERS,
+    WANTED,
+    is_open,
+    owner_of,
+    token,
+    token_hash,
+)
 from phresh.cleanings import queries
 from phresh.cleanings.models import ORDERS
 from phresh.pages import Page
@@ -16,6 +25,7 @@ from phresh.statements import Query
 from phresh.users.queries import user_of_token
 
 PATH = "/api/cleanings/"
+FEED = "/api/feed/cleanings/"
 FILTERS = "cleaning_type=full_clean&price_min=40&sort=price"
 MANY = 1_000  # requests of a workload; wrk picks from them by chance
 SEED = 4
@@ -105,11 +115,24 @@ def page(query: str) -> Call:
     return Call("GET", f"{PATH}?{query}" if query else PATH)
 
 
-def make_workloads(rows: int, cursors: Sequence[str]) -> dict[str, list[Call]]:
+def feed(query: str) -> Call:
+    """List events."""
+    return Call("GET", f"{FEED}?{query}")
+
+
+def offers(cleaning_id: int, query: str) -> Call:
+    """List the offers on a sample, as who owns it."""
+    return Call("GET", f"{PATH}{cleaning_id}/offers/?{query}").by(owner_of(cleaning_id))
+
+
+def make_workloads(
+    rows: int, cursors: Sequence[str], times: Sequence[str]
+) -> dict[str, list[Call]]:
     """Give the requests of each workload, those that write last.
 
     :param rows: how many cleanings there are, with the ids from 1
     :param cursors: places in the list that FILTERS gives
+    :param times: places in the feed
     """
     chance = random.Random(SEED)  # noqa: S311
 
@@ -117,7 +140,7 @@ def make_workloads(rows: int, cursors: Sequence[str]) -> dict[str, list[Call]]:
         return chance.randint(1, rows)
 
     def owned() -> int:
-        return next(i for i in iter(one, None) if owner_of(i))
+        return next(i for i in iter(one, None) if owner_of(i) and is_open(i))
 
     def user() -> int:
         return chance.randint(1, USERS)
@@ -137,6 +160,8 @@ def make_workloads(rows: int, cursors: Sequence[str]) -> dict[str, list[Call]]:
         "list 20": list_20,
         "list 100": [page("limit=100")],
         "filtered list": [page(f"{FILTERS}&after={cursor}") for cursor in cursors],
+        "feed": [*[feed("limit=20")] * len(times), *(feed(f"limit=20&after={t}") for t in times)],
+        "offers list": [offers(cleaning_id, "limit=20") for cleaning_id in WANTED],
         "create": creates,
         "update": updates,
         "90% reads, 10% writes": [*reads[:700], *list_20 * 200, *creates[:50], *updates[:50]],
@@ -198,6 +223,14 @@ def checks(rows: int) -> list[Call]:
         *(f"Bearer {token(user)}" for user in (DISABLED, EXPIRED)),
     )
     return [
+        *(feed(query) for query in ("limit=1", "limit=20", "limit=100")),
+        *(feed(query) for query in ("limit=0", "after=x", "unknown=1")),
+        *(offers(1, query) for query in ("limit=20", "limit=7", "limit=100", "after=LWlkIDIw")),
+        *(offers(1, query) for query in ("limit=0", "after=x", "unknown=1")),
+        offers(1, "limit=20").by(None),
+        offers(1, "limit=20").by(2),
+        offers(10, "limit=20").by(2),
+        offers(999_999_999, "limit=20"),
         *(read(cleaning_id) for cleaning_id in (1, 2, rows // 2, rows, new_id)),
         *(page(query) for query in ("", "limit=1", "limit=20", "limit=100")),
         *(page(query) for query in (FILTERS, f"{FILTERS}&limit=100", "sort=price&limit=7")),

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import os
 import re
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode
@@ -30,7 +31,7 @@ settings.configure(
     INSTALLED_APPS=["rest_framework"],
     MIDDLEWARE=[],
     REST_FRAMEWORK={
-        "DEFAULT_AUTHENTICATION_CLASSES": [f"{__name__}.TokenAuthentication"],
+        "DEFAULT_AUTHENTICATION_CLASSES": [],
         "DEFAULT_PERMISSION_CLASSES": [],
         "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
         "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
@@ -52,10 +53,11 @@ from rest_framework.authentication import (  # noqa: E402
     BaseAuthentication,
     get_authorization_header,
 )
-from rest_framework.exceptions import AuthenticationFailed  # noqa: E402
+from rest_framework.exceptions import AuthenticationFailed, PermissionDenied  # noqa: E402
 from rest_framework.permissions import (  # noqa: E402
     SAFE_METHODS,
     BasePermission,
+    IsAuthenticated,
     IsAuthenticatedOrReadOnly,
 )
 from rest_framework.request import Request  # noqa: E402
@@ -98,6 +100,7 @@ class Cleaning(models.Model):
     description = models.TextField(null=True)
     cleaning_type = models.TextField()
     price = models.DecimalField(max_digits=10, decimal_places=2)
+    status = models.TextField(default="open")
     owner = models.ForeignKey(User, models.CASCADE, null=True)
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
@@ -105,6 +108,22 @@ class Cleaning(models.Model):
     class Meta:
         app_label = "cleanings"
         db_table = "cleanings"
+        managed = False
+
+
+class Offer(models.Model):
+    """The table of offers."""
+
+    cleaning = models.ForeignKey(Cleaning, models.CASCADE)
+    user = models.ForeignKey(User, models.SET_NULL, null=True)
+    message = models.TextField(null=True)
+    status = models.TextField()
+    created_at = models.DateTimeField()
+    updated_at = models.DateTimeField()
+
+    class Meta:
+        app_label = "cleanings"
+        db_table = "offers"
         managed = False
 
 
@@ -184,6 +203,7 @@ class CleaningSerializer(Strict):
         ["dust_up", "spot_clean", "full_clean"], default="spot_clean"
     )
     price = Price()
+    status = serializers.CharField(read_only=True)
     owner = OwnerSerializer(read_only=True)
     created_at = serializers.DateTimeField(read_only=True)
     updated_at = serializers.DateTimeField(read_only=True)
@@ -193,6 +213,32 @@ class CleaningSerializer(Strict):
         if not name.strip():
             raise serializers.ValidationError("Must not be blank.")
         return name
+
+
+class EventSerializer(CleaningSerializer):
+    """A cleaning as it is now, and what happened to it when."""
+
+    event_type = serializers.CharField(read_only=True)
+    event_timestamp = serializers.DateTimeField(read_only=True)
+
+
+class OfferSerializer(serializers.Serializer):
+    """An offer, as it is answered."""
+
+    id = serializers.IntegerField()
+    cleaning_id = serializers.IntegerField()
+    user = OwnerSerializer()
+    message = serializers.CharField()
+    status = serializers.CharField()
+    created_at = serializers.DateTimeField()
+    updated_at = serializers.DateTimeField()
+
+
+class PageQuerySerializer(Strict):
+    """Which page to list."""
+
+    limit = serializers.IntegerField(default=20, min_value=1, max_value=100)
+    after = serializers.CharField(required=False)
 
 
 class CreateBodySerializer(Strict):
@@ -229,6 +275,8 @@ OWNED = Cleaning.objects.select_related("owner")
 class CleaningsView(APIView):
     """All cleanings."""
 
+    authentication_classes = [TokenAuthentication]
+
     def get(self, request: Request) -> Response:
         """List cleanings, newest or cheapest first."""
         query = validated(ListQuerySerializer(data=request.query_params))
@@ -264,6 +312,7 @@ class CleaningsView(APIView):
 class CleaningView(APIView):
     """One cleaning."""
 
+    authentication_classes = [TokenAuthentication]
     permission_classes = [IsAuthenticatedOrReadOnly, IsOwnerOrReadOnly]
 
     def get(self, _request: Request, cleaning_id: int) -> Response:
@@ -281,6 +330,79 @@ class CleaningView(APIView):
         if changes:
             cleaning.save(update_fields=[*changes, "updated_at"])
         return Response(CleaningSerializer(cleaning).data)
+
+
+class OffersView(APIView):
+    """The offers on a cleaning."""
+
+    authentication_classes = [TokenAuthentication]
+    permission_classes = [IsAuthenticated]
+
+    def get(self, request: Request, cleaning_id: int) -> Response:
+        """List the offers on a cleaning of one's own, newest first."""
+        query = validated(PageQuerySerializer(data=request.query_params))
+        if get_object_or_404(Cleaning, id=cleaning_id).owner_id != request.user.id:
+            raise PermissionDenied
+        offers = Offer.objects.select_related("user").filter(cleaning_id=cleaning_id)
+        if "after" in query:
+            (last,) = read_place(query["after"], f"-id {ID}", int)
+            offers = offers.filter(id__lt=last)
+        found = list(offers.order_by("-id")[: query["limit"] + 1])
+        page = found[: query["limit"]]
+        place = f"-id {page[-1].id}" if len(found) > len(page) else None
+        return Response(OfferSerializer(page, many=True).data, headers=link(request, place))
+
+
+class FeedView(APIView):
+    """What happens."""
+
+    def get(self, request: Request) -> Response:
+        """List events, newest first."""
+        query = validated(PageQuerySerializer(data=request.query_params))
+        found: list[Cleaning] = []
+        for kind, column in (("is_create", "created_at"), ("is_update", "updated_at")):
+            cleanings = OWNED.order_by(f"-{column}", "-id")
+            if kind == "is_update":
+                cleanings = cleanings.filter(updated_at__gt=models.F("created_at"))
+            if "after" in query:
+                kinds = (datetime.fromisoformat, int)
+                time, last = read_place(query["after"], rf"-time ({TIME}) {ID}", *kinds)
+                cleanings = cleanings.filter(**{f"{column}__lte": time})
+                cleanings = cleanings.exclude(**{column: time, "id__gte": last})
+            for cleaning in cleanings[: query["limit"] + 1]:
+                cleaning.event_type = kind
+                cleaning.event_timestamp = getattr(cleaning, column)
+                found.append(cleaning)
+        found.sort(key=lambda event: (event.event_timestamp, event.id), reverse=True)
+        page = found[: query["limit"]]
+        last = page[-1] if page else None
+        place = f"-time {last.event_timestamp.isoformat()} {last.id}" if last else None
+        headers = link(request, place if len(found) > len(page) else None)
+        return Response(EventSerializer(page, many=True).data, headers=headers)
+
+
+ID = "([0-9]{1,10})"
+TIME = r"[0-9-]{10}T[0-9:]{8}(?:\.[0-9]{6})?\+00:00"
+
+
+def link(request: Request, place: str | None) -> dict[str, str]:
+    """Give the header that links to the page after a place."""
+    if place is None:
+        return {}
+    after = base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
+    parameters = urlencode({**request.query_params.dict(), "after": after})
+    return {"Link": f'<{request.path}?{parameters}>; rel="next"'}
+
+
+def read_place(cursor: str, pattern: str, *kinds: Any) -> list[Any]:
+    """Give the values of a place, or answer 422."""
+    try:
+        plain = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True).decode()
+    except ValueError:
+        plain = ""
+    if (match := re.fullmatch(pattern, plain)) is None:
+        raise serializers.ValidationError({"after": "Not a place in this order."})
+    return [kind(text) for kind, text in zip(kinds, match.groups(), strict=True)]
 
 
 def validated(serializer: serializers.Serializer) -> dict[str, Any]:
@@ -311,5 +433,7 @@ def read_cursor(cursor: str, by_price: bool) -> list[Any]:
 urlpatterns = [
     path("api/cleanings/", CleaningsView.as_view()),
     path("api/cleanings/<int:cleaning_id>/", CleaningView.as_view()),
+    path("api/cleanings/<int:cleaning_id>/offers/", OffersView.as_view()),
+    path("api/feed/cleanings/", FeedView.as_view()),
 ]
 app = get_wsgi_application()

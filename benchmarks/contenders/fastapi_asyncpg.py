@@ -20,10 +20,13 @@ Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")]
 Description = Annotated[str, Field(max_length=10_000)]
 Price = Annotated[Decimal, Field(ge=0, max_digits=10, decimal_places=2)]
 
+ID = "([0-9]{1,10})"
+TIME = r"[0-9-]{10}T[0-9:]{8}(?:\.[0-9]{6})?\+00:00"
+
 # float8 holds each of these prices, and asyncpg decodes it faster than numeric.
 COLUMNS = (
     "c.id, c.name, c.description, c.cleaning_type, c.price::float8 AS price, "
-    "c.created_at, c.updated_at"
+    "c.status, c.created_at, c.updated_at"
 )
 OWNED = f"SELECT {COLUMNS}, u.username FROM cleanings c LEFT JOIN users u ON u.id = c.owner_id"
 USER = (
@@ -46,9 +49,36 @@ class Cleaning(BaseModel):
     description: str | None
     cleaning_type: CleaningType
     price: float
+    status: str
     owner: Owner | None
     created_at: datetime
     updated_at: datetime
+
+
+class Event(Cleaning):
+    """A cleaning as it is now, and what happened to it when."""
+
+    event_type: str
+    event_timestamp: datetime
+
+
+class Offer(BaseModel):
+    """An offer, as it is answered."""
+
+    id: int
+    cleaning_id: int
+    user: Owner | None
+    message: str | None
+    status: str
+    created_at: datetime
+    updated_at: datetime
+
+
+class PageQuery(BaseModel, extra="forbid"):
+    """Which page to list."""
+
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+    after: str | None = None
 
 
 class CleaningCreate(BaseModel, extra="forbid"):
@@ -109,7 +139,7 @@ UNUSED = ("tracing", "metrics", "logs", "operation_spans")
 app = FastAPI(lifespan=lifespan, telemetry=dict.fromkeys(UNUSED, False))
 
 
-async def account_or_guest(request: Request) -> asyncpg.Record | None:
+async def account_or_guest(request: Request) -> dict[str, Any] | None:
     """Give the user whose token was sent, None without, or answer 401."""
     sent = request.headers.get("authorization")
     if sent is None:
@@ -117,13 +147,13 @@ async def account_or_guest(request: Request) -> asyncpg.Record | None:
     scheme, _, token = sent.partition(" ")
     if scheme.lower() == "bearer":
         digest = hashlib.sha256(token.encode()).digest()
-        user: asyncpg.Record | None = await app.state.pool.fetchrow(USER, digest)
+        user = await app.state.pool.fetchrow(USER, digest)
         if user is not None:
-            return user
+            return dict(user)
     raise HTTPException(401, "The token is not valid.", {"WWW-Authenticate": "Bearer"})
 
 
-async def account(request: Request) -> asyncpg.Record:
+async def account(request: Request) -> dict[str, Any]:
     """Give the user whose token was sent, or answer 401."""
     user = await account_or_guest(request)
     if user is None:
@@ -169,11 +199,69 @@ async def list_cleanings(query: Annotated[ListQuery, Query()], response: Respons
     return [owned(row) for row in rows]
 
 
+@app.get("/api/feed/cleanings/", response_model=list[Event])
+async def list_events(query: Annotated[PageQuery, Query()], response: Response) -> Any:
+    """List events, newest first."""
+    values: list[Any] = []
+    places = {"created_at": "", "updated_at": "AND updated_at > created_at"}
+    if query.after is not None:
+        values = read_place(query.after, rf"-time ({TIME}) {ID}", datetime.fromisoformat, int)
+        for column in places:
+            places[column] += f" AND ({column}, id) < ($1, $2)"
+    created, updated = (
+        f"(SELECT '{kind}' AS event_type, {column} AS event_timestamp, id FROM cleanings "
+        f"WHERE true {place} ORDER BY {column} DESC, id DESC LIMIT {query.limit + 1})"
+        for kind, (column, place) in zip(("is_create", "is_update"), places.items(), strict=True)
+    )
+    sql = (
+        f"SELECT {COLUMNS}, u.username, e.event_type, e.event_timestamp "
+        f"FROM (SELECT * FROM ({created} UNION ALL {updated}) b "
+        f"ORDER BY event_timestamp DESC, id DESC LIMIT {query.limit + 1}) e "
+        "JOIN cleanings c ON c.id = e.id LEFT JOIN users u ON u.id = c.owner_id "
+        "ORDER BY e.event_timestamp DESC, e.id DESC"
+    )
+    rows = await app.state.pool.fetch(sql, *values)
+    if len(rows) > query.limit:
+        rows.pop()
+        last = rows[-1]
+        place = f"-time {last['event_timestamp'].isoformat()} {last['id']}"
+        link_next(response, "/api/feed/cleanings/", query, place)
+    return [owned(row) for row in rows]
+
+
+@app.get("/api/cleanings/{cleaning_id}/offers/", response_model=list[Offer])
+async def list_offers(
+    cleaning_id: int,
+    query: Annotated[PageQuery, Query()],
+    response: Response,
+    user: Annotated[dict[str, Any], Depends(account)],
+) -> Any:
+    """List the offers on a cleaning of one's own, newest first."""
+    sql = "SELECT owner_id FROM cleanings WHERE id = $1"
+    job = found(await app.state.pool.fetchrow(sql, cleaning_id))
+    if job["owner_id"] != user["id"]:
+        raise HTTPException(403, "Only who posted the cleaning can see all offers on it.")
+    values: list[Any] = [cleaning_id]
+    if query.after is not None:
+        values += read_place(query.after, f"-id {ID}", int)
+    sql = (
+        "SELECT o.id, o.cleaning_id, o.message, o.status, o.created_at, o.updated_at, u.username "
+        "FROM offers o LEFT JOIN users u ON u.id = o.user_id WHERE o.cleaning_id = $1 "
+        f"{'AND o.id < $2' if query.after else ''} ORDER BY o.id DESC LIMIT {query.limit + 1}"
+    )
+    rows = await app.state.pool.fetch(sql, *values)
+    if len(rows) > query.limit:
+        rows.pop()
+        path = f"/api/cleanings/{cleaning_id}/offers/"
+        link_next(response, path, query, f"-id {rows[-1]['id']}")
+    return [{**row, "user": owned(row)["owner"]} for row in rows]
+
+
 @app.post("/api/cleanings/", response_model=Cleaning, status_code=201)
 async def create_cleaning(
     body: CreateBody,
     response: Response,
-    user: Annotated[asyncpg.Record | None, Depends(account_or_guest)],
+    user: Annotated[dict[str, Any] | None, Depends(account_or_guest)],
 ) -> Any:
     """Post a cleaning."""
     new = body.new_cleaning
@@ -189,7 +277,7 @@ async def create_cleaning(
 
 @app.patch("/api/cleanings/{cleaning_id}/", response_model=Cleaning)
 async def update_cleaning(
-    cleaning_id: int, body: UpdateBody, user: Annotated[asyncpg.Record, Depends(account)]
+    cleaning_id: int, body: UpdateBody, user: Annotated[dict[str, Any], Depends(account)]
 ) -> Any:
     """Change a cleaning of one's own."""
     changes = body.cleaning_update.model_dump(exclude_unset=True)
@@ -220,6 +308,24 @@ def owned(row: asyncpg.Record) -> dict[str, Any]:
     """Give a row with its owner."""
     username = row["username"]
     return {**row, "owner": None if username is None else {"username": username}}
+
+
+def link_next(response: Response, path: str, query: PageQuery, place: str) -> None:
+    """Link to the page after a place."""
+    after = base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
+    parameters = urlencode({**query.model_dump(exclude_unset=True), "after": after})
+    response.headers["Link"] = f'<{path}?{parameters}>; rel="next"'
+
+
+def read_place(cursor: str, pattern: str, *kinds: Any) -> list[Any]:
+    """Give the values of a place, or answer 422."""
+    try:
+        plain = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True).decode()
+    except ValueError:
+        plain = ""
+    if (match := re.fullmatch(pattern, plain)) is None:
+        raise HTTPException(422, "Not a place in this order.")
+    return [kind(text) for kind, text in zip(kinds, match.groups(), strict=True)]
 
 
 def write_cursor(row: asyncpg.Record, by_price: bool) -> str:

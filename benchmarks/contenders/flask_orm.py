@@ -5,7 +5,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import wraps
 from typing import Any
@@ -23,8 +23,10 @@ from sqlalchemy import (
     Numeric,
     Text,
     func,
+    literal,
     select,
     tuple_,
+    union_all,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -76,17 +78,32 @@ class Cleaning(db.Model):
     """The table of cleanings."""
 
     __tablename__ = "cleanings"
-    __mapper_args__ = {"eager_defaults": True}  # what the database sets comes by RETURNING
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     name: Mapped[str] = mapped_column(Text)
     description: Mapped[str | None] = mapped_column(Text)
     cleaning_type: Mapped[str] = mapped_column(Text)
     price: Mapped[Decimal] = mapped_column(Numeric(10, 2))
+    status: Mapped[str] = mapped_column(Text, server_default="open")
     owner_id: Mapped[int | None] = mapped_column(ForeignKey(User.id))
     owner: Mapped[User | None] = relationship(lazy="joined")
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+
+
+class Offer(db.Model):
+    """The table of offers."""
+
+    __tablename__ = "offers"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    cleaning_id: Mapped[int] = mapped_column(ForeignKey(Cleaning.id))
+    user_id: Mapped[int | None] = mapped_column(ForeignKey(User.id))
+    user: Mapped[User | None] = relationship(lazy="joined")
+    message: Mapped[str | None] = mapped_column(Text)
+    status: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
 def check_name(name: str) -> None:
@@ -120,9 +137,36 @@ class CleaningSchema(Schema):
     description = fields.String()
     cleaning_type = fields.String()
     price = fields.Float()
+    status = fields.String()
     owner = fields.Nested(OwnerSchema)
     created_at = fields.AwareDateTime()
     updated_at = fields.AwareDateTime()
+
+
+class EventSchema(CleaningSchema):
+    """A cleaning as it is now, and what happened to it when."""
+
+    event_type = fields.String()
+    event_timestamp = fields.AwareDateTime()
+
+
+class OfferSchema(Schema):
+    """An offer, as it is answered."""
+
+    id = fields.Integer()
+    cleaning_id = fields.Integer()
+    user = fields.Nested(OwnerSchema)
+    message = fields.String()
+    status = fields.String()
+    created_at = fields.AwareDateTime()
+    updated_at = fields.AwareDateTime()
+
+
+class PageQuerySchema(Schema):
+    """Which page to list."""
+
+    limit = fields.Integer(load_default=20, validate=validate.Range(1, 100))
+    after = fields.String()
 
 
 class CleaningCreateSchema(Schema):
@@ -259,9 +303,95 @@ class CleaningById(MethodView):
         if changes := body["cleaning_update"]:
             for name, value in changes.items():
                 setattr(cleaning, name, value)
-            cleaning.updated_at = func.now()
+            cleaning.updated_at = datetime.now(UTC)
             db.session.commit()
         return cleaning
+
+
+@blp.route("/<int:cleaning_id>/offers/")
+class Offers(MethodView):
+    """The offers on a cleaning."""
+
+    @login_required
+    @blp.arguments(PageQuerySchema, location="query", unknown=RAISE)
+    @blp.response(200, OfferSchema(many=True))
+    def get(self, query: dict[str, Any], cleaning_id: int) -> Any:
+        """List the offers on a cleaning of one's own, newest first."""
+        if db.get_or_404(Cleaning, cleaning_id).owner_id != g.user.id:
+            abort(403, message="Only who posted the cleaning can see all offers on it.")
+        statement = select(Offer).where(Offer.cleaning_id == cleaning_id)
+        if "after" in query:
+            (last,) = read_place(query["after"], f"-id {ID}", int)
+            statement = statement.where(Offer.id < last)
+        statement = statement.order_by(Offer.id.desc()).limit(query["limit"] + 1)
+        found = db.session.scalars(statement).all()
+        page = found[: query["limit"]]
+        if len(found) == len(page):
+            return page
+        after = write_place(f"-id {page[-1].id}")
+        url = url_for("cleanings.Offers", cleaning_id=cleaning_id, **{**query, "after": after})
+        return page, 200, {"Link": f'<{url}>; rel="next"'}
+
+
+feed = Blueprint("feed", __name__, url_prefix="/api/feed")
+
+
+@feed.route("/cleanings/")
+class Feed(MethodView):
+    """What happens."""
+
+    @feed.arguments(PageQuerySchema, location="query", unknown=RAISE)
+    @feed.response(200, EventSchema(many=True))
+    def get(self, query: dict[str, Any]) -> Any:
+        """List events, newest first."""
+        created, updated = Cleaning.created_at, Cleaning.updated_at
+        parts = []
+        for kind, column in (("is_create", created), ("is_update", updated)):
+            part = select(literal(kind).label("event_type"), column.label("at"), Cleaning.id)
+            if kind == "is_update":
+                part = part.where(updated > created)
+            if "after" in query:
+                kinds = (datetime.fromisoformat, int)
+                place = read_place(query["after"], rf"-time ({TIME}) {ID}", *kinds)
+                part = part.where(tuple_(column, Cleaning.id) < tuple_(*place))
+            part = part.order_by(column.desc(), Cleaning.id.desc()).limit(query["limit"] + 1)
+            parts.append(select(part.subquery()))
+        events = union_all(*parts).subquery()
+        statement = select(Cleaning, events.c.event_type, events.c.at)
+        statement = statement.join(events, events.c.id == Cleaning.id)
+        statement = statement.order_by(events.c.at.desc(), events.c.id.desc())
+        found = db.session.execute(statement.limit(query["limit"] + 1)).all()
+        page = found[: query["limit"]]
+        answer = [
+            {**cleaning.__dict__, "event_type": kind, "event_timestamp": at}
+            for cleaning, kind, at in page
+        ]
+        if len(found) == len(page):
+            return answer
+        last, _, at = page[-1]
+        after = write_place(f"-time {at.isoformat()} {last.id}")
+        url = url_for("feed.Feed", **{**query, "after": after})
+        return answer, 200, {"Link": f'<{url}>; rel="next"'}
+
+
+ID = "([0-9]{1,10})"
+TIME = r"[0-9-]{10}T[0-9:]{8}(?:\.[0-9]{6})?\+00:00"
+
+
+def write_place(plain: str) -> str:
+    """Give the opaque text of a place."""
+    return base64.urlsafe_b64encode(plain.encode()).decode().rstrip("=")
+
+
+def read_place(cursor: str, pattern: str, *kinds: Callable[[str], Any]) -> list[Any]:
+    """Give the values of a place, or answer 422."""
+    try:
+        plain = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True).decode()
+    except ValueError:
+        plain = ""
+    if (match := re.fullmatch(pattern, plain)) is None:
+        abort(422, message="Not a place in this order.")
+    return [kind(text) for kind, text in zip(kinds, match.groups(), strict=True)]
 
 
 def write_cursor(cleaning: Cleaning, by_price: bool) -> str:
@@ -284,3 +414,4 @@ def read_cursor(cursor: str, by_price: bool) -> list[Any]:
 
 
 api.register_blueprint(blp)
+api.register_blueprint(feed)
