@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.message import Message
 from pathlib import Path
@@ -32,6 +33,7 @@ from benchmarks.samples import add_owned_samples
 from benchmarks.serving import CONTENDERS, Contender, FailedError, Server, served
 from benchmarks.workloads import (
     MANY,
+    Call,
     checks,
     make_workloads,
     pgbench_scripts,
@@ -172,7 +174,7 @@ class Bench:
             if contender.answers_only:
                 continue
             with self._served(contender) as server:
-                answers = [_comparable(*server.ask(call)) for call in calls]
+                answers = [list(_pages(server, call)) for call in calls]
             first = first or (contender.name, answers)
             for call, expected, answer in zip(calls, first[1], answers, strict=True):
                 if answer != expected:
@@ -269,12 +271,28 @@ def _run(command: list[Any], seconds: int, environment: dict[str, str] | None = 
     return done.stdout
 
 
+def _pages(server: Server, call: Call) -> Iterator[Any]:
+    """Give the answer to a call, and those to the links to the next pages."""
+    for _ in range(call.pages):
+        status, headers, body = server.ask(call)
+        yield _comparable(status, headers, body)
+        if (link := _following(headers)) is None:
+            break
+        parts = urlsplit(link)
+        call = replace(call, path=f"{parts.path}?{parts.query}")
+
+
+def _following(headers: Message) -> str | None:
+    link = re.fullmatch('<(.*)>; rel="next"', headers.get("Link", ""))
+    return link[1] if link else None
+
+
 def _comparable(status: int, headers: Message, body: bytes) -> Any:
     """Give what has to be the same: of a refusal only its status, since each has its own words."""
     if status >= 400:
         return status
-    link = re.fullmatch('<(.*)>; rel="next"', headers.get("Link", ""))
-    following = urlsplit(link[1]) if link else None
+    link = _following(headers)
+    following = urlsplit(link) if link else None
     # A link may say what goes without saying.
     query = following and set(parse_qsl(following.query)) - {("limit", "20"), ("sort", "-id")}
     location = urlsplit(headers.get("Location", "")).path

@@ -3,19 +3,23 @@
 import hashlib
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import insert
+from sqlalchemy import insert, text
 
 from phresh.db import db
 from phresh.demo import add_many
-from phresh.offers.models import Offer
 from phresh.users.models import Token, User
 
 USERS = 1_000
 DISABLED, EXPIRED = USERS + 1, USERS + 2  # two more, whose tokens are not good
-
-
+WANTED = range(1, 1000, 10)  # open cleanings with an owner, which so many have offered to do
 OFFERS = 40
-WANTED = range(1, 1000, 10)  # cleanings on which so many have offered to do them
+# By the users who come next after the owner.
+ADD_OFFERS = text("""
+    INSERT INTO offers (cleaning_id, user_id, message)
+    SELECT id, (owner_id - 1 + bid) % :users + 1, 'I could come on Friday.'
+    FROM cleanings CROSS JOIN generate_series(1, :offers) bid
+    WHERE id = ANY(:wanted) ORDER BY bid, id
+""")
 
 
 def owner_of(cleaning_id: int) -> int | None:
@@ -25,13 +29,13 @@ def owner_of(cleaning_id: int) -> int | None:
 
 
 def is_open(cleaning_id: int) -> bool:
-    """Whether a sample has no offers, which could fix its price."""
+    """Whether a sample has no offer that could fix its price."""
     return cleaning_id % 5 != 0
 
 
 def username(user_id: int) -> str:
     """Give the name of a user."""
-    return f"user_{user_id}"
+    return f"demo-{user_id}"
 
 
 def token(user_id: int) -> str:
@@ -45,7 +49,7 @@ def token_hash(user_id: int) -> bytes:
 
 
 def add_owned_samples(count: int) -> None:
-    """Add users, their tokens and that many cleanings to an empty database."""
+    """Add users, their tokens and that many cleanings and offers on them to an empty database."""
     add_many(count, USERS)
     now, year = datetime.now(UTC), timedelta(days=365)
     special = [
@@ -69,7 +73,5 @@ def add_owned_samples(count: int) -> None:
     with db.engine.begin() as connection:
         connection.execute(insert(User), special)
         connection.execute(insert(Token), tokens)
-        for cleaning_id in WANTED:
-            bidders = [i for i in range(1, USERS + 1) if i != owner_of(cleaning_id)][:OFFERS]
-            offers = [{"cleaning_id": cleaning_id, "user_id": i} for i in bidders]
-            connection.execute(insert(Offer), offers)
+        offers = {"users": USERS, "offers": OFFERS, "wanted": list(WANTED)}
+        connection.execute(ADD_OFFERS, offers)

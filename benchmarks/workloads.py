@@ -4,6 +4,7 @@ import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from psycopg2.extensions import AsIs, adapt
@@ -20,7 +21,7 @@ from benchmarks.samples import (
 )
 from phresh.cleanings import queries
 from phresh.cleanings.models import ORDERS
-from phresh.pages import Page
+from phresh.pages import Page, write_cursor
 from phresh.statements import Query
 from phresh.users.queries import user_of_token
 
@@ -71,12 +72,16 @@ end
 
 @dataclass(frozen=True)
 class Call:
-    """A request; its body is sent as JSON."""
+    """A request; its body is sent as JSON.
+
+    :param pages: how many pages to walk through where answers are checked
+    """
 
     method: str
     path: str
     body: Any = None
     authorization: str = ""
+    pages: int = 1
 
     def by(self, user_id: int | None) -> "Call":
         """Give the same with the token of a user, or with none."""
@@ -117,12 +122,13 @@ def page(query: str) -> Call:
 
 def feed(query: str) -> Call:
     """List events."""
-    return Call("GET", f"{FEED}?{query}")
+    return Call("GET", f"{FEED}?{query}" if query else FEED)
 
 
 def offers(cleaning_id: int, query: str) -> Call:
     """List the offers on a sample, as who owns it."""
-    return Call("GET", f"{PATH}{cleaning_id}/offers/?{query}").by(owner_of(cleaning_id))
+    path = f"{PATH}{cleaning_id}/offers/"
+    return Call("GET", f"{path}?{query}" if query else path).by(owner_of(cleaning_id))
 
 
 def make_workloads(
@@ -211,26 +217,37 @@ def checks(rows: int) -> list[Call]:
         *({"price": price} for price in (-0.01, 100_000_000, 29.999, "dear", "")),
         {"unknown": 1},
         *({"id": 1}, {"owner": None}, {"owner_id": 1}, {"created_at": "2025-01-01T00:00:00Z"}),
+        {"status": "open"},
         *({name: None} for name in ("name", "cleaning_type", "price")),
     ]
     refused_queries = (
         *("limit=0", "limit=101", "limit=x", "after=x", "price_min=-1", "price_min=x"),
         *("cleaning_type=wash", "sort=wash", "unknown=1"),
     )
+    refused_pages = ("limit=0", "limit=101", "limit=x", "after=x", "sort=-id", "unknown=1")
+    # "-id 5", "-time 2026-01-01T00:00:00+00:00 5", and the same of a thirteenth month.
+    by_id, by_time = "LWlkIDU", "LXRpbWUgMjAyNi0wMS0wMVQwMDowMDowMCswMDowMCA1"
+    no_time = "LXRpbWUgMjAyNi0xMy0wMVQwMDowMDowMCswMDowMCA1"
+    # Where events of both kinds are; the samples were posted a day ago, one each second.
+    ago = timedelta(days=1, seconds=rows // 2)
+    middle = write_cursor("-time", (datetime.now(UTC) - ago, 1))
     change = update(1, price=1)
     refused_tokens = (
         *("", "x", "Bearer", "Bearer ", "Bearer x", f"Bearer {token(1)}x", f"Basic {token(1)}"),
         *(f"Bearer {token(user)}" for user in (DISABLED, EXPIRED)),
     )
     return [
-        *(feed(query) for query in ("limit=1", "limit=20", "limit=100")),
-        *(feed(query) for query in ("limit=0", "after=x", "unknown=1")),
-        *(offers(1, query) for query in ("limit=20", "limit=7", "limit=100", "after=LWlkIDIw")),
-        *(offers(1, query) for query in ("limit=0", "after=x", "unknown=1")),
-        offers(1, "limit=20").by(None),
-        offers(1, "limit=20").by(2),
-        offers(10, "limit=20").by(2),
-        offers(999_999_999, "limit=20"),
+        *(feed(query) for query in ("", "limit=1", "limit=20", f"after={by_time}")),
+        replace(feed(f"limit=20&after={middle}"), pages=2),
+        *(replace(feed(f"limit={limit}"), pages=2) for limit in (7, 100)),
+        *(feed(query) for query in (*refused_pages, f"after={by_id}", f"after={no_time}")),
+        *(replace(offers(1, query), pages=3) for query in ("", "limit=7", "limit=20")),
+        *(offers(1, query) for query in ("limit=100", f"after={by_id}")),
+        *(offers(cleaning_id, "") for cleaning_id in (2, 5, 15, 25, 35, 999_999_999)),
+        *(offers(1, query) for query in (*refused_pages, f"after={by_time}")),
+        *(replace(offers(1, ""), authorization=sent) for sent in refused_tokens),
+        *(offers(cleaning_id, "").by(2) for cleaning_id in (1, 3, 10, 999_999_999)),
+        *(offers(cleaning_id, "limit=0").by(None) for cleaning_id in (1, 999_999_999)),
         *(read(cleaning_id) for cleaning_id in (1, 2, rows // 2, rows, new_id)),
         *(page(query) for query in ("", "limit=1", "limit=20", "limit=100")),
         *(page(query) for query in (FILTERS, f"{FILTERS}&limit=100", "sort=price&limit=7")),
@@ -248,6 +265,7 @@ def checks(rows: int) -> list[Call]:
         update(999_999_999, price=1),
         read(1),
         page("limit=6"),
+        feed("limit=20"),
         *(replace(change, authorization=sent) for sent in refused_tokens),
         *(replace(create(), authorization=sent) for sent in refused_tokens if sent),
         *(update(cleaning_id, price=1).by(1) for cleaning_id in (2, 10, new_id + 1)),

@@ -102,8 +102,8 @@ class Cleaning(models.Model):
     price = models.DecimalField(max_digits=10, decimal_places=2)
     status = models.TextField(default="open")
     owner = models.ForeignKey(User, models.CASCADE, null=True)
-    created_at = models.DateTimeField(auto_now_add=True)
-    updated_at = models.DateTimeField(auto_now=True)
+    created_at = models.DateTimeField()
+    updated_at = models.DateTimeField()
 
     class Meta:
         app_label = "cleanings"
@@ -304,7 +304,9 @@ class CleaningsView(APIView):
     def post(self, request: Request) -> Response:
         """Post a cleaning."""
         body = validated(CreateBodySerializer(data=request.data))
-        cleaning = Cleaning.objects.create(**body["new_cleaning"], owner=request.user)
+        now = timezone.now()
+        times = {"created_at": now, "updated_at": now}
+        cleaning = Cleaning.objects.create(**body["new_cleaning"], **times, owner=request.user)
         headers = {"Location": f"/api/cleanings/{cleaning.id}/"}
         return Response(CleaningSerializer(cleaning).data, 201, headers=headers)
 
@@ -328,6 +330,7 @@ class CleaningView(APIView):
         for name, value in changes.items():
             setattr(cleaning, name, value)
         if changes:
+            cleaning.updated_at = timezone.now()
             cleaning.save(update_fields=[*changes, "updated_at"])
         return Response(CleaningSerializer(cleaning).data)
 
@@ -398,11 +401,11 @@ def read_place(cursor: str, pattern: str, *kinds: Any) -> list[Any]:
     """Give the values of a place, or answer 422."""
     try:
         plain = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True).decode()
+        match = re.fullmatch(pattern, plain)
+        texts = match.groups() if match else ()
+        return [kind(text) for kind, text in zip(kinds, texts, strict=True)]
     except ValueError:
-        plain = ""
-    if (match := re.fullmatch(pattern, plain)) is None:
-        raise serializers.ValidationError({"after": "Not a place in this order."})
-    return [kind(text) for kind, text in zip(kinds, match.groups(), strict=True)]
+        raise serializers.ValidationError({"after": "Not a place in this order."}) from None
 
 
 def validated(serializer: serializers.Serializer) -> dict[str, Any]:

@@ -237,19 +237,21 @@ async def list_offers(
     user: Annotated[dict[str, Any], Depends(account)],
 ) -> Any:
     """List the offers on a cleaning of one's own, newest first."""
-    sql = "SELECT owner_id FROM cleanings WHERE id = $1"
-    job = found(await app.state.pool.fetchrow(sql, cleaning_id))
-    if job["owner_id"] != user["id"]:
-        raise HTTPException(403, "Only who posted the cleaning can see all offers on it.")
-    values: list[Any] = [cleaning_id]
+    values: list[Any] = [cleaning_id, user["id"]]
     if query.after is not None:
         values += read_place(query.after, f"-id {ID}", int)
     sql = (
         "SELECT o.id, o.cleaning_id, o.message, o.status, o.created_at, o.updated_at, u.username "
-        "FROM offers o LEFT JOIN users u ON u.id = o.user_id WHERE o.cleaning_id = $1 "
-        f"{'AND o.id < $2' if query.after else ''} ORDER BY o.id DESC LIMIT {query.limit + 1}"
+        "FROM offers o JOIN cleanings c ON c.id = o.cleaning_id "
+        "LEFT JOIN users u ON u.id = o.user_id WHERE o.cleaning_id = $1 AND c.owner_id = $2 "
+        f"{'' if query.after is None else 'AND o.id < $3'} "
+        f"ORDER BY o.id DESC LIMIT {query.limit + 1}"
     )
     rows = await app.state.pool.fetch(sql, *values)
+    if not rows:
+        sql = "SELECT owner_id FROM cleanings WHERE id = $1"
+        if found(await app.state.pool.fetchrow(sql, cleaning_id))["owner_id"] != user["id"]:
+            raise HTTPException(403, "Only who posted the cleaning can see all offers on it.")
     if len(rows) > query.limit:
         rows.pop()
         path = f"/api/cleanings/{cleaning_id}/offers/"
@@ -321,11 +323,11 @@ def read_place(cursor: str, pattern: str, *kinds: Any) -> list[Any]:
     """Give the values of a place, or answer 422."""
     try:
         plain = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True).decode()
+        match = re.fullmatch(pattern, plain)
+        texts = match.groups() if match else ()
+        return [kind(text) for kind, text in zip(kinds, texts, strict=True)]
     except ValueError:
-        plain = ""
-    if (match := re.fullmatch(pattern, plain)) is None:
-        raise HTTPException(422, "Not a place in this order.")
-    return [kind(text) for kind, text in zip(kinds, match.groups(), strict=True)]
+        raise HTTPException(422, "Not a place in this order.") from None
 
 
 def write_cursor(row: asyncpg.Record, by_price: bool) -> str:

@@ -387,11 +387,11 @@ def read_place(cursor: str, pattern: str, *kinds: Callable[[str], Any]) -> list[
     """Give the values of a place, or answer 422."""
     try:
         plain = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True).decode()
+        match = re.fullmatch(pattern, plain)
+        texts = match.groups() if match else ()
+        return [kind(text) for kind, text in zip(kinds, texts, strict=True)]
     except ValueError:
-        plain = ""
-    if (match := re.fullmatch(pattern, plain)) is None:
         abort(422, message="Not a place in this order.")
-    return [kind(text) for kind, text in zip(kinds, match.groups(), strict=True)]
 
 
 def write_cursor(cleaning: Cleaning, by_price: bool) -> str:
