@@ -195,7 +195,11 @@ def test_commands_start_the_database_and_stop_it(checkout):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "command", ["demo", "remove-expired", "delete-cleaning 1", "disable-account anna"]
+    "command",
+    [
+        *("demo", "remove-expired", "change-cleaning 1 {}", "delete-cleaning 1"),
+        "disable-account anna",
+    ],
 )
 def test_a_command_without_its_tables_is_one_line(checkout, command):
     result = flask(checkout, *command.split())

@@ -58,9 +58,22 @@ def test_origins_are_a_list(environment):
     assert read_settings()["CORS_ORIGINS"] == ["https://a.example", "https://b.example"]
 
 
+ELEVEN_YEARS = str(11 * 365 * 24 * 3600)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("PORT", "0"), ("PORT", "65536"), ("PORT", "http"), ("WORKERS", "0"), ("POOL_SIZE", "-1")],
+    [
+        *(("PORT", "0"), ("PORT", "65536"), ("PORT", "http"), ("WORKERS", "0")),
+        ("POOL_SIZE", "-1"),
+        *(("GUEST_POSTING", "perhaps"), ("RATELIMIT_ENABLED", "perhaps")),
+        *(("TOKEN_LIFETIME", "0"), ("LOGIN_WINDOW", "0"), ("REGISTRATION_WINDOW", "0")),
+        *(("TOKEN_LIFETIME", ELEVEN_YEARS), ("LOGIN_WINDOW", ELEVEN_YEARS)),
+        ("REGISTRATION_WINDOW", ELEVEN_YEARS),
+        *(("ARGON2_TIME_COST", "0"), ("ARGON2_MEMORY_COST", "7"), ("ARGON2_PARALLELISM", "0")),
+        *(("HASHES_AT_ONCE", "0"), ("HASH_TIMEOUT", "0"), ("REGISTRATIONS_PER_ADDRESS", "0")),
+        *(("LOGIN_FAILURES_PER_ACCOUNT", "0"), ("LOGIN_FAILURES_PER_ADDRESS", "0")),
+    ],
 )
 def test_a_bad_value_is_refused_by_name(environment, name, value):
     environment.setenv(name, value)

@@ -5,7 +5,7 @@ import re
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from flask_migrate import downgrade, upgrade
+from flask_migrate import downgrade, stamp, upgrade
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
@@ -30,13 +30,17 @@ PERSISTENCE = """
     SELECT relname, relpersistence FROM pg_class
     WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'alembic_version'
 """
+TRIGGERS = """
+    SELECT pg_get_triggerdef(pg_trigger.oid), tgenabled, pg_get_functiondef(tgfoid) FROM pg_trigger
+    WHERE NOT tgisinternal
+"""
 TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
 
 
 def catalog(engine):
     """Tell what a database has, in words that can be compared; flask db check is blind to some."""
     with engine.connect() as connection:
-        queries = (COLUMNS, CONSTRAINTS, INDEXES, PERSISTENCE)
+        queries = (COLUMNS, CONSTRAINTS, INDEXES, PERSISTENCE, TRIGGERS)
         return [sorted(map(str, connection.execute(text(query)))) for query in queries]
 
 
@@ -113,10 +117,23 @@ def test_they_make_what_the_models_say(migrated, make_database):
     engine.dispose()
 
 
-def test_the_catalog_sees_a_changed_check_and_a_changed_default(migrated):
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE cleanings ALTER cleaning_type SET DEFAULT 'dust_up'",
+        "ALTER TABLE cleanings DROP CONSTRAINT ck_cleanings_price_range,"
+        " ADD CONSTRAINT ck_cleanings_price_range CHECK (price >= 0)",
+        "ALTER TABLE attempts SET LOGGED",
+        "ALTER TABLE cleanings DISABLE TRIGGER derive_status_on_update",
+        "DROP TRIGGER follow_offer ON offers",
+        "CREATE OR REPLACE FUNCTION follow_offer() RETURNS trigger LANGUAGE plpgsql"
+        " AS 'BEGIN RETURN NULL; END'",
+    ],
+)
+def test_the_catalog_sees_each_change(migrated, change):
     before = catalog(db.engine)
     with db.engine.begin() as connection:
-        connection.execute(text("ALTER TABLE cleanings ALTER cleaning_type SET DEFAULT 'dust_up'"))
+        connection.execute(text(change))
     assert catalog(db.engine) != before
 
 
@@ -156,13 +173,36 @@ def test_no_index_of_a_live_table_is_built_in_its_way(migrated, capsys):
 
 
 def test_no_constraint_of_a_live_table_is_checked_in_its_way(migrated, capsys):
+    """Validated in a later transaction: in the same one, the lock of the first step stays."""
     upgrade(revision="91ac0fb8413f:head", sql=True)
     sql = capsys.readouterr().out
-    added = re.findall(r"ALTER TABLE cleanings ADD CONSTRAINT (\w+) [^;]*?( NOT VALID)?;", sql)
-    assert added
-    for name, unchecked in added:
+    added = r"ALTER TABLE cleanings ADD CONSTRAINT (\w+) [^;]*?( NOT VALID)?;"
+    found = list(re.finditer(added, sql))
+    assert found
+    for match in found:
+        name, unchecked = match.groups()
         assert unchecked, name
-        assert f"ALTER TABLE cleanings VALIDATE CONSTRAINT {name};" in sql
+        validate = f"ALTER TABLE cleanings VALIDATE CONSTRAINT {name};"
+        between, validated, _ = sql[match.end() :].partition(validate)
+        assert validated, name
+        assert "COMMIT;" in between, name
+
+
+@pytest.mark.parametrize(
+    ("revision", "noted"),
+    [
+        ("5d0c1f6a2b7e", "91ac0fb8413f"),
+        ("7c4e1a8d3f52", "2b6d9e0f4a13"),
+        ("d91b40c2e6a7", "a3f8c15e7d24"),
+    ],
+)
+def test_a_migration_that_was_interrupted_is_run_again(migrated, revision, noted):
+    """At its end, before it was noted: what is not one transaction may have done all that."""
+    downgrade(revision=revision)
+    before = catalog(db.engine)
+    stamp(revision=noted)
+    upgrade(revision=revision)
+    assert catalog(db.engine) == before
 
 
 def test_a_migration_that_has_to_wait_gives_up(migrated):
