@@ -81,6 +81,60 @@ def test_an_account_that_goes_twice_is_gone(story):
     assert told.anna.client.delete(ME).status_code == 401
 
 
+@pytest.mark.parametrize("who", ["anna", "ben", "cleo"])
+def test_the_jobs_of_others_stay_as_they_are(story, make_cleaning, sql, who):
+    """Those on which an offer of who goes was rejected or cancelled too."""
+    told = story("taken")
+    others = [told.who(name) for name in ("anna", "ben", "cleo") if name != who]
+    statuses = [("pending", "pending"), ("accepted", "rejected"), ("accepted", "cancelled")]
+    for taken, of_who_goes in statuses:
+        job = make_cleaning(owner_id=others[0].id)
+        offers = {others[1].id: taken, told.who(who).id: of_who_goes}
+        offers[told.dora.id] = "pending" if taken == "pending" else "rejected"
+        for user, status in offers.items():
+            insert = "INSERT INTO offers (cleaning_id, user_id, status) VALUES (:job, :user, :is)"
+            sql(insert, job=job, user=user, **{"is": status})
+    make_cleaning()
+    standing_elsewhere = (
+        "SELECT cleanings.id, cleanings.status, cleanings.updated_at, user_id, offers.status, "
+        "offers.updated_at FROM cleanings LEFT JOIN offers ON cleaning_id = cleanings.id "
+        "WHERE cleanings.id <> :job AND user_id IS DISTINCT FROM :who ORDER BY 1, 4"
+    )
+    values = {"job": told.job, "who": told.who(who).id}
+    before = sql(standing_elsewhere, **values)
+    assert told.who(who).client.delete(ME).status_code == 204
+    assert sql(standing_elsewhere, **values) == before
+    assert len(before) == 7
+
+
+def test_who_was_rejected_can_be_taken_when_who_was_accepted_is_gone(story, client):
+    told = story("taken")
+    assert told.ben.client.delete(ME).status_code == 204
+    assert client.get("/api/cleanings/?status=open").json[0]["id"] == told.job
+    assert told.anna.client.put(f"{told.offers}cleo/").json["status"] == "accepted"
+
+
+@pytest.mark.parametrize("count", [1, 100])
+def test_it_takes_as_many_statements_for_one_as_for_100(
+    anna, ben, make_cleaning, sql, statements, count
+):
+    for _ in range(count):
+        make_cleaning(owner_id=anna.id)
+        make_cleaning(owner_id=ben.id)
+    sql(
+        "INSERT INTO offers (cleaning_id, user_id, status) "
+        "SELECT id, CASE owner_id WHEN :anna THEN :ben ELSE :anna END, 'accepted' FROM cleanings",
+        anna=anna.id,
+        ben=ben.id,
+    )
+    statements.clear()
+    assert anna.client.delete(ME).status_code == 204
+    assert len(statements) == 7
+    assert sql("SELECT DISTINCT status FROM cleanings") == [("open",)]
+    assert sql("SELECT count(*) FROM cleanings") == [(count,)]
+    assert sql("SELECT * FROM offers") == []
+
+
 def test_it_reads_only_what_is_its_own(app, story, sql):
     """By indexes, however many other cleanings there are."""
     told = story("taken")

@@ -44,6 +44,73 @@ def test_an_evaluation_is_answered_in_full(story, client):
     assert client.get(LIST).json == [answer.json]
 
 
+def test_it_completes_the_job_and_the_offer(story, client, sql):
+    told = story("taken")
+    assert rate(told).status_code == 201
+    assert standing(sql) == ("completed", {"ben": "completed", "cleo": "rejected"})
+    assert client.get(told.url).json["status"] == "completed"
+    again = rate(told)
+    assert (again.status_code, again.json["detail"]) == (
+        409,
+        "You have rated this cleaning already.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "why"),
+    [
+        ("open", 404, "No offer found of that user."),
+        ("pending", 409, "Only who was accepted can be rated, this offer is pending."),
+        ("cancelled", 409, "Only who was accepted can be rated, this offer is cancelled."),
+    ],
+)
+def test_nobody_is_rated_before_they_are_taken(story, sql, state, status, why):
+    answer = rate(story(state))
+    assert (answer.status_code, answer.json["detail"]) == (status, why)
+    assert sql("SELECT * FROM evaluations") == []
+
+
+@pytest.mark.parametrize("who", ["ben", "cleo", "dora"])
+def test_only_the_owner_rates(story, client, sql, who):
+    told = story("taken")
+    body = {"evaluation_create": {"overall_rating": 5}}
+    assert client.post(told.evaluation, json=body).status_code == 401
+    answer = told.who(who).client.post(told.evaluation, json=body)
+    assert answer.status_code == 403
+    assert answer.json["detail"] == "Only who posted the cleaning can rate it."
+    assert sql("SELECT * FROM evaluations") == []
+
+
+@pytest.mark.parametrize("stars", [1, 2, 3, 4, 5])
+def test_each_number_of_stars_is_taken(story, stars):
+    names = ("overall_rating", "professionalism", "completeness", "efficiency")
+    answer = rate(story("taken"), **dict.fromkeys(names, stars))
+    assert [answer.json[name] for name in names] == [stars] * 4
+
+
+def test_text_is_as_it_was_sent(story):
+    longest = {"headline": "🧹" * 200, "comment": "x\n" * 5_000}
+    answer = rate(story("taken"), **longest)
+    assert {name: answer.json[name] for name in longest} == longest
+
+
+@pytest.mark.parametrize(
+    ("options", "status"),
+    [
+        ({}, 415),
+        ({"content_type": "application/json"}, 400),
+        ({"data": "{", "content_type": "application/json"}, 400),
+        ({"json": {}}, 422),
+        ({"json": {"evaluation_create": None}}, 422),
+        ({"json": {"overall_rating": 5}}, 422),
+    ],
+)
+def test_there_has_to_be_a_body(story, sql, options, status):
+    told = story("taken")
+    assert told.anna.client.post(told.evaluation, **options).status_code == status
+    assert standing(sql)[0] == "taken"
+
+
 def test_what_is_left_out_is_null(story):
     answer = rate(story("taken")).json
     left_out = ("professionalism", "completeness", "efficiency", "headline", "comment")
@@ -156,6 +223,30 @@ def test_the_ratings_come_to_their_stats(client, rated):
     }
 
 
+def test_each_average_is_of_its_own_ratings(story, client):
+    ratings = {"overall_rating": 2, "professionalism": 3, "completeness": 4, "efficiency": 5}
+    assert rate(story("taken"), **ratings).status_code == 201
+    stats = client.get(f"{LIST}stats/").json
+    assert {name: stats[f"avg_{name}"] for name in ratings} == ratings
+    assert [stats[f"{number}_stars"] for number in ("one", "two", "three")] == [0, 1, 0]
+
+
+def test_one_third_is_one_third(client, rated):
+    rated((4, None, False), (4, None, False), (5, None, False))
+    stats = client.get(f"{LIST}stats/").json
+    assert float(stats["avg_overall_rating"]) == pytest.approx(13 / 3)
+
+
+def test_what_others_got_counts_for_nobody_else(story, client):
+    told = story("completed")
+    theirs = "/api/users/cleo/evaluations/"
+    assert client.get(theirs).json == []
+    assert client.get(f"{theirs}stats/").json["total_evaluations"] == 0
+    assert client.get(f"{theirs}stats/").json["max_overall_rating"] is None
+    assert len(client.get(f"{LIST.replace('ben', 'BEN')}").json) == 1
+    assert client.get(f"{LIST}{told.job}/").json["overall_rating"] == 4
+
+
 def test_of_whom_nobody_rated_all_is_zero_or_null(client, ben):
     stats = client.get(f"{LIST}stats/").json
     for name, value in stats.items():
@@ -176,12 +267,26 @@ def test_evaluations_are_in_pages_newest_first(client, rated):
     assert len(jobs) == 5
 
 
+@pytest.mark.parametrize(
+    ("parameter", "value"), [("limit", "0"), ("limit", "101"), ("after", "x"), ("sort", "id")]
+)
+def test_a_parameter_that_the_list_has_not_is_refused(client, ben, parameter, value):
+    answer = client.get(LIST, query_string={parameter: value})
+    assert answer.status_code == 422
+    assert [error["parameter"] for error in answer.json["errors"]] == [parameter]
+
+
 @pytest.mark.parametrize("count", [1, 100])
-def test_the_list_takes_two_statements(client, rated, statements, count):
+def test_reading_takes_two_statements(client, rated, statements, count):
     rated(*[(5, None, False)] * count)
     statements.clear()
-    assert len(client.get(f"{LIST}?limit=100").json) == count
+    rows = client.get(f"{LIST}?limit=100").json
+    assert len(rows) == count
     assert len(statements) == 2
+    for url in (f"{LIST}stats/", f"{LIST}{rows[0]['cleaning_id']}/"):
+        statements.clear()
+        assert client.get(url).status_code == 200
+        assert len(statements) == 2
 
 
 @pytest.mark.parametrize(

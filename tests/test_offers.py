@@ -43,6 +43,8 @@ TABLE = {
     ("anna", "accept"): (404, 200, 409, 409, 409),
     ("anna", "accept other"): (404, 200, 409, 200, 409),
     ("ben", "accept"): (403, 403, 403, 403, 403),
+    ("cleo", "accept"): (403, 403, 403, 403, 403),
+    ("cleo", "accept other"): (403, 403, 403, 403, 403),
     ("dora", "accept"): (403, 403, 403, 403, 403),
     ("anna", "cancel"): (404, 404, 404, 404, 404),
     ("ben", "cancel"): (404, 409, 200, 409, 409),
@@ -61,6 +63,9 @@ TABLE = {
     ("anna", "change name"): (200, 200, 200, 200, 200),
     ("anna", "delete"): ALL_GONE,
     ("ben", "delete"): (403, 403, 403, 403, 403),
+    ("ben", "change price"): (403, 403, 403, 403, 403),
+    ("dora", "change name"): (403, 403, 403, 403, 403),
+    ("dora", "delete"): (403, 403, 403, 403, 403),
 }
 # How the job and its offers stand after what was allowed.
 AFTER = {
@@ -120,7 +125,10 @@ def test_each_may_do_what_the_state_allows(story, sql, state, who, action, statu
         assert answer.json["detail"].endswith((".", "!"))
 
 
-@pytest.mark.parametrize("action", ["make", "list", "see", "accept", "cancel", "rescind", "rate"])
+NEED_A_TOKEN = sorted({action for _, action in TABLE})
+
+
+@pytest.mark.parametrize("action", NEED_A_TOKEN)
 @pytest.mark.parametrize("state", STATES)
 def test_nobody_does_anything_without_a_token(story, client, sql, state, action):
     told = story(state)
@@ -133,6 +141,131 @@ def test_nobody_offers_on_a_guest_s_cleaning(anna, make_cleaning):
     answer = anna.client.post(f"/api/cleanings/{make_cleaning()}/offers/")
     assert answer.status_code == 409
     assert "guest" in answer.json["detail"]
+
+
+@pytest.mark.parametrize(
+    ("state", "who", "action", "why"),
+    [
+        ("open", "anna", "make", "You can't make an offer on your own cleaning."),
+        ("taken", "dora", "make", "The cleaning is taken already."),
+        ("completed", "dora", "make", "The cleaning is completed already."),
+        ("pending", "ben", "make", "You have made an offer on this cleaning already."),
+        ("cancelled", "ben", "make", "You have made an offer on this cleaning already."),
+        ("open", "anna", "accept", "No offer found of that user."),
+        ("taken", "anna", "accept other", "The cleaning is taken already."),
+        ("completed", "anna", "accept", "The cleaning is completed already."),
+        (
+            *("cancelled", "anna", "accept"),
+            "Only a pending offer can be accepted, this one is cancelled.",
+        ),
+        ("open", "ben", "cancel", "You have made no offer on this cleaning."),
+        (
+            *("pending", "ben", "cancel"),
+            "Only an accepted offer can be cancelled, yours is pending.",
+        ),
+        (
+            *("taken", "cleo", "rescind"),
+            "Only a pending offer can be rescinded, yours is rejected.",
+        ),
+        ("taken", "anna", "delete", "It is taken, so it can't be deleted."),
+        ("completed", "anna", "change price", "It is completed, so type and price can't change."),
+        ("pending", "cleo", "list", "Only who posted the cleaning can see all offers on it."),
+    ],
+)
+def test_a_refusal_says_why(story, state, who, action, why):
+    assert act(story(state), who, action).json["detail"] == why
+
+
+def test_a_completed_job_is_no_guest_s_when_its_owner_is_gone(story):
+    told = story("completed")
+    assert told.anna.client.delete("/api/users/me/").status_code == 204
+    answer = act(told, "dora", "make")
+    assert answer.status_code == 409
+    assert answer.json["detail"] == "The cleaning is completed already."
+
+
+def test_others_are_not_told_whether_there_is_an_offer(story):
+    told = story("pending")
+    answers = [
+        told.dora.client.get(f"{told.offers}{name}/") for name in ("ben", "anna", "nobody-at-all")
+    ]
+    for answer in answers:
+        assert answer.status_code == 403
+        assert answer.json["detail"] == answers[0].json["detail"]
+    assert told.dora.client.get(f"{told.offers}dora/").status_code == 404
+    assert told.anna.client.get(f"{told.offers}nobody-at-all/").status_code == 404
+
+
+@pytest.mark.parametrize("method", ["get", "put"])
+def test_an_offer_on_a_missing_cleaning_is_404(anna, method):
+    answer = getattr(anna.client, method)("/api/cleanings/2147483647/offers/anna/")
+    assert answer.status_code == 404
+    assert answer.json["detail"] == "No cleaning found with that id."
+
+
+@pytest.mark.parametrize("action", ["accept", "cancel", "rescind", "rate"])
+def test_other_jobs_and_their_offers_stay_as_they_are(story, make_cleaning, sql, action):
+    told = story("taken" if action in ("cancel", "rate") else "pending")
+    jobs = [make_cleaning(owner_id=told.anna.id) for _ in range(2)]
+    statuses = (("accepted", "rejected", "cancelled"), ("pending", "pending", "cancelled"))
+    for job, each in zip(jobs, statuses, strict=True):
+        for bidder, status in zip((told.ben, told.cleo, told.dora), each, strict=True):
+            insert = "INSERT INTO offers (cleaning_id, user_id, status) VALUES (:job, :user, :is)"
+            sql(insert, job=job, user=bidder.id, **{"is": status})
+    others = (
+        "SELECT offers::text, cleanings::text FROM offers "
+        "JOIN cleanings ON cleanings.id = cleaning_id WHERE cleanings.id <> :job ORDER BY 1"
+    )
+    before = sql(others, job=told.job)
+    who = "ben" if action in ("cancel", "rescind") else "anna"
+    assert act(told, who, action).status_code < 300
+    assert sql(others, job=told.job) == before
+
+
+def test_what_changes_an_offer_is_seen_by_its_time(story, sql):
+    told = story("pending")
+    for who, action in (("anna", "accept"), ("ben", "cancel")):
+        sql("UPDATE offers SET created_at = 'epoch', updated_at = 'epoch'")
+        assert act(told, who, action).status_code == 200
+        assert sql("SELECT count(*) FROM offers WHERE updated_at > 'epoch'") == [(2,)]
+
+
+@pytest.mark.parametrize(
+    ("state", "who", "action", "changes"),
+    [
+        ("pending", "dora", "make", False),
+        ("pending", "ben", "rescind", False),
+        ("pending", "anna", "accept", True),
+        ("taken", "ben", "cancel", True),
+        ("taken", "anna", "rate", True),
+    ],
+)
+def test_a_job_has_changed_when_its_status_has(story, sql, state, who, action, changes):
+    told = story(state)
+    sql("UPDATE cleanings SET created_at = 'epoch', updated_at = 'epoch'")
+    assert act(told, who, action).status_code < 300
+    assert sql("SELECT updated_at > 'epoch' FROM cleanings") == [(changes,)]
+
+
+def test_a_name_in_any_case_is_the_same_name(story):
+    told = story("pending")
+    answer = told.anna.client.put(f"{told.offers}BEN/")
+    assert (answer.status_code, answer.json["user"]) == (200, {"username": "ben"})
+
+
+@pytest.mark.parametrize("options", [{}, {"content_type": "text/plain"}, {"json": {}}])
+@pytest.mark.parametrize(
+    ("state", "who", "method", "path"),
+    [
+        ("pending", "anna", "put", "offers/ben/"),
+        ("taken", "ben", "put", "offers/"),
+        ("pending", "ben", "delete", "offers/"),
+    ],
+)
+def test_what_takes_no_body_looks_at_none(story, state, who, method, path, options):
+    told = story(state)
+    send = getattr(told.who(who).client, method)
+    assert send(f"{told.url}{path}", **options).status_code in (200, 204)
 
 
 def test_who_rescinded_can_offer_again(story):
@@ -172,10 +305,20 @@ def test_no_message_is_needed(story, options):
     assert (answer.status_code, answer.json["message"]) == (201, None)
 
 
+@pytest.mark.parametrize("message", ["", "x" * 2_000, "Ünï 🧹\n"])
+def test_a_message_is_as_it_was_sent(story, message):
+    told = story("open")
+    new = {"new_offer": {"message": message}}
+    assert told.ben.client.post(told.offers, json=new).json["message"] == message
+    assert told.anna.client.get(told.offers).json[0]["message"] == message
+
+
 @pytest.mark.parametrize(
     ("options", "status"),
     [
         ({"json": {"new_offer": None}}, 422),
+        ({"json": {"new_offer": {}, "offer": {}}}, 422),
+        ({"json": {"new_offer": {"message": "\ud800"}}}, 422),
         ({"json": {"new_offer": {"message": "x" * 2_001}}}, 422),
         ({"json": {"new_offer": {"message": "\0"}}}, 422),
         ({"json": {"new_offer": {"message": 1}}}, 422),
@@ -264,6 +407,64 @@ def test_one_s_own_are_filtered_by_status(many):
     assert ben.client.get(f"{MY_OFFERS}?status=open").status_code == 422
 
 
+def test_the_link_keeps_the_filter(many):
+    _, ben = many(6)
+    for status in ("pending", "accepted"):
+        rows, page = [], f"{MY_OFFERS}?status={status}&limit=1"
+        while page:
+            answer = ben.client.get(page)
+            rows += answer.json
+            page = next_page(answer)
+        assert [row["status"] for row in rows] == [status] * 3
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value"),
+    [
+        ("limit", "0"),
+        ("limit", "101"),
+        ("limit", "x"),
+        ("after", "x"),
+        ("after", "cHJpY2UgMS4wMCAx"),
+        ("sort", "id"),
+    ],
+)
+def test_a_parameter_that_no_list_has_is_refused(anna, many, parameter, value):
+    offers, ben = many(1)
+    for client, url in ((anna.client, offers), (ben.client, MY_OFFERS)):
+        answer = client.get(url, query_string={parameter: value})
+        assert answer.status_code == 422
+        assert [error["parameter"] for error in answer.json["errors"]] == [parameter]
+
+
+@pytest.mark.parametrize("others", [1, 100])
+def test_a_transition_takes_as_many_statements_for_one_as_for_100(
+    story, make_user, sql, statements, others
+):
+    told = story("pending")
+    for _ in range(others - 1):
+        insert = "INSERT INTO offers (cleaning_id, user_id) VALUES (:job, :user)"
+        sql(insert, job=told.job, user=make_user().id)
+    taken = {}
+    for who, action in (
+        *(("dora", "make"), ("dora", "see"), ("dora", "rescind"), ("anna", "accept")),
+        *(("ben", "cancel"), ("anna", "accept other"), ("anna", "see")),
+    ):
+        statements.clear()
+        answer = act(told, who, action)
+        assert answer.status_code < 300 or (who, action) == ("dora", "see")
+        taken[who, action] = len(statements)
+    assert taken == {
+        ("dora", "make"): 4,
+        ("dora", "see"): 2,
+        ("dora", "rescind"): 4,
+        ("anna", "accept"): 5,
+        ("ben", "cancel"): 5,
+        ("anna", "accept other"): 5,
+        ("anna", "see"): 3,
+    }
+
+
 @pytest.mark.parametrize("count", [1, 100])
 def test_a_list_takes_as_many_statements_for_one_as_for_100(anna, many, statements, count):
     offers, ben = many(count)
@@ -287,6 +488,7 @@ def test_a_list_takes_as_many_statements_for_one_as_for_100(anna, many, statemen
         ("UPDATE cleanings SET owner_id = NULL", "ck_cleanings_owner_id"),
         ("DELETE FROM users WHERE username = 'anna'", "ck_cleanings_owner_id"),
         ("DELETE FROM users WHERE username = 'cleo'", "ck_offers_user_id"),
+        ("UPDATE cleanings SET id = id + 1", "fk_offers_cleaning_id"),
     ],
 )
 def test_the_database_judges(story, sql, statement, constraint):
@@ -304,7 +506,14 @@ def test_the_database_judges(story, sql, statement, constraint):
             "UPDATE offers SET status = 'accepted' WHERE id IN (SELECT min(id) FROM offers)",
             "taken",
         ),
+        (
+            "open",
+            "INSERT INTO offers (cleaning_id, user_id, status) SELECT cleanings.id, users.id, "
+            "'accepted' FROM cleanings, users WHERE username = 'dora'",
+            "taken",
+        ),
         ("taken", "DELETE FROM offers WHERE status = 'accepted'", "open"),
+        ("completed", "UPDATE offers SET status = 'accepted' WHERE status = 'completed'", "taken"),
         ("taken", "UPDATE offers SET status = 'completed' WHERE status = 'accepted'", "completed"),
         ("taken", "UPDATE offers SET status = 'rejected'", "open"),
         ("completed", "DELETE FROM offers", "open"),

@@ -36,11 +36,11 @@ def make_offer(cleaning_id: int, user_id: int, message: str | None) -> str:
     if not fetch(locked_user(user_id=user_id)):
         refuse_token()
     job = lock_job(cleaning_id)
-    if job.owner_id is None:
-        _refuse("Nobody could accept an offer on a guest's cleaning.")
     if job.owner_id == user_id:
         _refuse("You can't make an offer on your own cleaning.")
-    _refuse_unless_open(job)
+    _refuse_unless_open(job)  # first: one that is completed may have lost its owner
+    if job.owner_id is None:
+        _refuse("Nobody could accept an offer on a guest's cleaning.")
     offer = {"cleaning_id": cleaning_id, "user_id": user_id, "message": message}
     try:
         return fetch(queries.new_offer(**offer))[0][0]
