@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from conftest import PASSWORD
 
 NOBODY = "2147483647"
 
@@ -55,13 +56,16 @@ def test_what_is_no_id_is_refused(run, cleaning_id):
     assert run("delete-cleaning", cleaning_id)[0] == 2
 
 
-def test_a_disabled_account_is_out_until_it_logs_in_again(run, anna, ben, sql):
+def test_a_disabled_account_is_out_until_it_logs_in_again(run, client, anna, ben, sql):
+    form = {"username": anna.email, "password": PASSWORD}
     assert run("disable-account", "ANNA") == (0, "Disabled ANNA.\n")
     assert anna.client.get("/api/users/me/").status_code == 401
+    assert client.post("/api/users/login/token/", data=form).status_code == 401
     assert ben.client.get("/api/users/me/").status_code == 200
     assert run("disable-account", "anna", "--undo") == (0, "Enabled anna.\n")
     assert sql("SELECT is_active FROM users WHERE username = 'anna'") == [(True,)]
     assert anna.client.get("/api/users/me/").status_code == 401
+    assert client.post("/api/users/login/token/", data=form).status_code == 200
 
 
 def test_what_has_had_its_time_is_removed(run, anna, sql):
