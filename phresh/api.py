@@ -182,7 +182,8 @@ class Parser(FlaskParser):
             return {}
         return req.get_json()
 
-    def load_form(self, req: flask.Request, schema: ma.Schema) -> Any:  # noqa: D102
+    def load_form(self, req: flask.Request, schema: ma.Schema) -> Any:
+        """Give the fields of a form; 415 to what is none."""
         if req.mimetype not in ("application/x-www-form-urlencoded", "multipart/form-data"):
             raise UnsupportedMediaType("The body has to be application/x-www-form-urlencoded.")
         return super().load_form(req, schema)

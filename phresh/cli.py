@@ -119,7 +119,8 @@ class JSONObject(click.ParamType):
 
     name = "JSON"
 
-    def convert(self, value: Any, *_: Any) -> Any:  # noqa: D102
+    def convert(self, value: Any, *_: Any) -> Any:
+        """Read it, or say what is broken."""
         try:
             return current_app.json.loads(value)
         except ValueError as error:

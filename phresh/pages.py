@@ -61,6 +61,9 @@ class Order:
         return [getattr(source, key) for key in self.names]
 
 
+NEWEST_FIRST = {"-id": Order((("id", int),), descending=True)}
+
+
 @dataclass(frozen=True)
 class Page:
     """A page that was asked for: so many rows in that order, from the first or after a place.

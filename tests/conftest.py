@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import logging
+import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -29,6 +30,12 @@ from phresh.statements import Query, query
 def sql_text(statement: str) -> Executable:
     """The SQL as it stands, for a view that a test makes."""
     return text(statement).execution_options(plan_by_values=True)
+
+
+def next_page(response: Any) -> str | None:
+    """The URL of the page after this one, as its answer says; None after the last."""
+    link = response.headers.get("Link")
+    return re.fullmatch(r'<(.+)>; rel="next"', link)[1] if link else None
 
 
 CREATE = "CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C.UTF-8'"

@@ -1,8 +1,7 @@
 """Evaluations over HTTP: what is taken, what is listed, what it comes to."""
 
-import re
-
 import pytest
+from conftest import next_page
 from marketplace import Story, standing
 from sqlalchemy.exc import IntegrityError
 
@@ -260,8 +259,7 @@ def test_evaluations_are_in_pages_newest_first(client, rated):
     while page:
         answer = client.get(page)
         rows += answer.json
-        link = answer.headers.get("Link")
-        page = re.fullmatch(r'<(.+)>; rel="next"', link)[1] if link else None
+        page = next_page(answer)
     jobs = [row["cleaning_id"] for row in rows]
     assert jobs == sorted(jobs, reverse=True)
     assert len(jobs) == 5

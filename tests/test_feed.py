@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
+from conftest import next_page
 
 from phresh.db import db
 from phresh.feed.queries import event_page
@@ -26,11 +27,6 @@ def feed(client, **query):
 
 def shown(events):
     return [(event["name"], event["event_type"]) for event in events]
-
-
-def next_page(response):
-    link = response.headers.get("Link")
-    return re.fullmatch(r'<(.+)>; rel="next"', link)[1] if link else None
 
 
 def walk(client, **query):

@@ -6,6 +6,7 @@ from itertools import pairwise
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from conftest import next_page
 from sqlalchemy import select
 from sqlalchemy.dialects import postgresql
 
@@ -24,11 +25,6 @@ def names(response):
 
 def listed(client, **query):
     return names(client.get(LIST, query_string=query))
-
-
-def next_page(response):
-    link = response.headers.get("Link")
-    return re.fullmatch(r'<(.+)>; rel="next"', link)[1] if link else None
 
 
 def walk(client, **query):

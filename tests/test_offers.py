@@ -1,8 +1,7 @@
 """Offers over HTTP: each transition, each refusal, and what the database judges by itself."""
 
-import re
-
 import pytest
+from conftest import next_page
 from marketplace import STATES, Story, standing
 from sqlalchemy.exc import IntegrityError
 
@@ -350,11 +349,6 @@ def test_a_missing_cleaning_is_404(anna, method):
     answer = getattr(anna.client, method)("/api/cleanings/2147483647/offers/")
     assert answer.status_code == 404
     assert answer.json["detail"] == "No cleaning found with that id."
-
-
-def next_page(answer):
-    link = answer.headers.get("Link")
-    return re.fullmatch(r'<(.+)>; rel="next"', link)[1] if link else None
 
 
 @pytest.fixture

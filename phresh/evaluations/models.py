@@ -17,7 +17,6 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from phresh.db import Base
-from phresh.pages import Order
 
 RATINGS = ("professionalism", "completeness", "efficiency", "overall_rating")
 RATING_MIN, RATING_MAX = 1, 5
@@ -54,6 +53,3 @@ class Evaluation(Base):
     comment: Mapped[str | None] = mapped_column(Text)
     no_show: Mapped[bool] = mapped_column(server_default=false())
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
-
-
-ORDERS = {"-id": Order((("id", int),), descending=True)}

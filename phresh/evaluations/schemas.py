@@ -6,8 +6,8 @@ from typing import Any
 from marshmallow import Schema, fields, validate
 
 from phresh.api import Text
-from phresh.evaluations.models import COMMENT_MAX, HEADLINE_MAX, ORDERS, RATING_MAX, RATING_MIN
-from phresh.pages import PageSchema
+from phresh.evaluations.models import COMMENT_MAX, HEADLINE_MAX, RATING_MAX, RATING_MIN
+from phresh.pages import NEWEST_FIRST, PageSchema
 from phresh.users.schemas import PublicUserSchema
 
 HEADLINE = {"example": "Spotless"}
@@ -71,7 +71,7 @@ class EvaluationCreateSchema(Schema):
 class EvaluationListSchema(PageSchema):
     """A page of the evaluations of a cleaner."""
 
-    ORDERS = ORDERS
+    ORDERS = NEWEST_FIRST
 
 
 class StatsSchema(Schema):

@@ -18,7 +18,6 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from phresh.db import Base
-from phresh.pages import Order
 
 STATUSES = ("pending", "accepted", "rejected", "cancelled", "completed")
 TAKING = ("accepted", "completed")  # a job has one of these at most
@@ -53,8 +52,6 @@ class Offer(Base):
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
 
-
-ORDERS = {"-id": Order((("id", int),), descending=True)}
 
 # The status of a cleaning is what its offers make it, whoever changes those.
 DERIVE = """

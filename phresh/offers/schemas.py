@@ -3,8 +3,8 @@
 from marshmallow import Schema, fields, validate
 
 from phresh.api import Text
-from phresh.offers.models import MESSAGE_MAX, ORDERS, STATUSES
-from phresh.pages import PageSchema
+from phresh.offers.models import MESSAGE_MAX, STATUSES
+from phresh.pages import NEWEST_FIRST, PageSchema
 from phresh.users.schemas import PublicUserSchema
 
 MESSAGE = {"example": "I could come on Friday."}
@@ -36,12 +36,12 @@ class OfferCreateSchema(Schema):
 class OfferListSchema(PageSchema):
     """A page of the offers on a cleaning."""
 
-    ORDERS = ORDERS
+    ORDERS = NEWEST_FIRST
 
 
 class MyOfferListSchema(PageSchema):
     """Which of one's offers to list."""
 
-    ORDERS = ORDERS
+    ORDERS = NEWEST_FIRST
 
     status = fields.String(validate=validate.OneOf(STATUSES))

@@ -10,14 +10,15 @@ from flask_smorest import abort
 from psycopg2.errors import UniqueViolation
 
 from phresh.auth import refuse_token
-from phresh.cleanings.queries import locked_job
+from phresh.cleanings.queries import job_by_id, locked_job
 from phresh.db import fetch
 from phresh.offers import queries
+from phresh.statements import Query
 from phresh.users.queries import locked_user
 
 
 class Job(NamedTuple):
-    """A locked cleaning: whose, and its status."""
+    """A cleaning: whose, and its status."""
 
     owner_id: int | None
     status: str
@@ -84,7 +85,16 @@ def rescind_offer(cleaning_id: int, user_id: int) -> None:
 
 def lock_job(cleaning_id: int) -> Job:
     """Lock a cleaning against whatever else happens to it or its offers, or answer 404."""
-    rows = fetch(locked_job(cleaning_id=cleaning_id))
+    return _job(locked_job(cleaning_id=cleaning_id))
+
+
+def find_job(cleaning_id: int) -> Job:
+    """Give the same without a lock, or answer 404."""
+    return _job(job_by_id(cleaning_id=cleaning_id))
+
+
+def _job(query: Query) -> Job:
+    rows = fetch(query)
     if not rows:
         abort(404, message="No cleaning found with that id.")
     return Job(*rows[0])
@@ -98,16 +108,19 @@ def _refuse_unless_open(job: Job) -> None:
 
 def bid_of(username: str, cleaning_id: int) -> Bid:
     """Give the offer of a user, or answer 404."""
-    rows = fetch(queries.offer_by_username(cleaning_id=cleaning_id, username=username))
-    if not rows:
-        abort(404, message="No offer found of that user.")
-    return Bid(*rows[0])
+    offer = queries.offer_by_username(cleaning_id=cleaning_id, username=username)
+    return _bid(offer, "No offer found of that user.")
 
 
 def _own_bid(cleaning_id: int, user_id: int) -> Bid:
-    rows = fetch(queries.offer_by_user(cleaning_id=cleaning_id, user_id=user_id))
+    offer = queries.offer_by_user(cleaning_id=cleaning_id, user_id=user_id)
+    return _bid(offer, "You have made no offer on this cleaning.")
+
+
+def _bid(query: Query, missing: str) -> Bid:
+    rows = fetch(query)
     if not rows:
-        abort(404, message="You have made no offer on this cleaning.")
+        abort(404, message=missing)
     return Bid(*rows[0])
 
 

@@ -6,7 +6,6 @@ from flask_smorest import abort
 
 from phresh.api import LOCATION, Blueprint, envelope
 from phresh.auth import current_account, login_required
-from phresh.cleanings.queries import job_by_id
 from phresh.db import fetch
 from phresh.offers import queries, services
 from phresh.offers.schemas import (
@@ -124,7 +123,4 @@ def list_my_offers(query: dict[str, Any]) -> tuple[str, dict[str, str]]:
 
 def _owns(cleaning_id: int) -> bool:
     """Whether a cleaning is of who asks, or answer 404."""
-    rows = fetch(job_by_id(cleaning_id=cleaning_id))
-    if not rows:
-        abort(404, message="No cleaning found with that id.")
-    return bool(rows[0][0] == current_account().user_id)
+    return services.find_job(cleaning_id).owner_id == current_account().user_id

@@ -98,7 +98,7 @@ def is_a_name(password: str, *names: str) -> bool:
     return password.lower() in (name.lower() for name in names)
 
 
-PASSWORD_IS_NAME = "Must not be the username or the email."  # noqa: S105
+IS_A_NAME = "Must not be the username or the email."
 
 
 class UserSchema(Schema):
@@ -141,7 +141,7 @@ class UserCreateSchema(Schema):
     @validates_schema(skip_on_field_errors=True)
     def _refuse_name(self, data: dict[str, str], **_: Any) -> None:
         if is_a_name(data["password"], data["username"], data["email"]):
-            raise ValidationError(PASSWORD_IS_NAME, "password")
+            raise ValidationError(IS_A_NAME, "password")
 
 
 class UserUpdateSchema(Schema):

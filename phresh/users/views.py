@@ -23,7 +23,7 @@ from phresh.statements import Query
 from phresh.users import queries, services
 from phresh.users.models import UNIQUE_EMAIL, UNIQUE_USERNAME
 from phresh.users.schemas import (
-    PASSWORD_IS_NAME,
+    IS_A_NAME,
     LoginSchema,
     RegisteredUserSchema,
     TokenSchema,
@@ -150,7 +150,7 @@ def _confirmed_changes(
     if found is not None:
         names = (changes.get("username", found.username), changes.get("email", found.email))
         if is_a_name(password or old_password, *names):
-            abort(422, messages={"json": {"user_update": {"password": [PASSWORD_IS_NAME]}}})
+            abort(422, messages={"json": {"user_update": {"password": [IS_A_NAME]}}})
         if password is not None:
             with passwords().turn():
                 changes["password_hash"] = passwords().hash(password)
