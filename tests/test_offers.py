@@ -1,9 +1,13 @@
 """Offers over HTTP: each transition, each refusal, and what the database judges by itself."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from conftest import next_page
 from marketplace import STATES, Story, standing
 from sqlalchemy.exc import IntegrityError
+
+from phresh.db import Session
 
 MY_OFFERS = "/api/users/me/offers/"
 
@@ -459,10 +463,51 @@ def test_a_transition_takes_as_many_statements_for_one_as_for_100(
     }
 
 
+@pytest.mark.parametrize(
+    ("who", "action", "headers", "expected"),
+    [
+        ("anna", "change price", {}, 2),
+        ("anna", "change price", {"If-Match": "*"}, 3),
+        ("dora", "change price", {}, 3),
+        ("anna", "delete", {}, 2),
+        ("dora", "delete", {}, 3),
+    ],
+)
+def test_a_write_takes_the_token_and_what_it_writes(
+    story, statements, who, action, headers, expected
+):
+    told = story("pending")
+    client = told.who(who).client
+    for name, value in headers.items():
+        client.environ_base[f"HTTP_{name.upper().replace('-', '_')}"] = value
+    statements.clear()
+    act(told, who, action)
+    assert len(statements) == expected
+
+
+@pytest.mark.parametrize(("action", "status"), [("change price", 200), ("delete", 204)])
+def test_what_is_opened_this_moment_can_be_written(story, sql, monkeypatch, action, status):
+    told = story("taken")
+    run = Session.run
+
+    def cancelled_after(session, query):
+        rows = run(session, query)
+        if query.statement.text.startswith(("UPDATE cleanings", "DELETE FROM cleanings")):
+            monkeypatch.undo()
+            with ThreadPoolExecutor() as another:
+                assert another.submit(act, told, "ben", "cancel").result().status_code == 200
+        return rows
+
+    monkeypatch.setattr(Session, "run", cancelled_after)
+    assert act(told, "anna", action).status_code == status
+    assert standing(sql) == (GONE if action == "delete" else BEFORE["cancelled"])
+    assert sql("SELECT price FROM cleanings") == ([] if action == "delete" else [(30,)])
+
+
 @pytest.mark.parametrize("count", [1, 100])
 def test_a_list_takes_as_many_statements_for_one_as_for_100(anna, many, statements, count):
     offers, ben = many(count)
-    for client, url, expected in ((anna.client, offers, 3), (ben.client, MY_OFFERS, 2)):
+    for client, url, expected in ((anna.client, offers, 2), (ben.client, MY_OFFERS, 2)):
         statements.clear()
         assert len(client.get(f"{url}?limit=100").json) == count
         assert len(statements) == expected

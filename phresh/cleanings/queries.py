@@ -35,6 +35,8 @@ Conditions = Sequence[ColumnElement[bool]]
 # rare word for a common one.
 NEARBY = 5_000
 
+FIXED = ("cleaning_type", "price")  # once it is taken
+
 
 def rendered_columns(cleaning: Any, owner_id: Any = None) -> list[ColumnElement[Any]]:
     """Give what an answer has of a cleaning, of the table or of a subquery.
@@ -136,25 +138,20 @@ def _patterns(word: str) -> list[str]:
     return [f"{start}{escaped}%" for start in starts]
 
 
-def _by_id(cleaning_id: Value) -> Select[Any]:
-    return select(RENDERED).where(Cleaning.id == cleaning_id)
-
-
 @query
 def cleaning_by_id(*, cleaning_id: Value) -> Executable:
     """One cleaning, or no row."""
-    return _by_id(cleaning_id)
+    return select(RENDERED).where(Cleaning.id == cleaning_id)
 
 
 @query
 def locked_cleaning(rendered: bool, *, cleaning_id: Value) -> Executable:
     """One cleaning that nobody else can write until this transaction ends, or no row.
 
-    Gives how it is rendered, if that is asked for, its owner, and what is fixed once it is taken.
+    Gives how it is rendered, if that is asked for, its owner and its status.
     """
     text = RENDERED if rendered else null()
-    columns = (Cleaning.owner_id, Cleaning.status, Cleaning.cleaning_type, Cleaning.price)
-    row = select(text, *columns).where(Cleaning.id == cleaning_id)
+    row = select(text, Cleaning.owner_id, Cleaning.status).where(Cleaning.id == cleaning_id)
     return row.with_for_update(of=Cleaning)
 
 
@@ -202,16 +199,33 @@ def new_cleaning(**values: Value) -> Executable:
 
 
 @query
-def changed_cleaning(*, cleaning_id: Value, **changes: Value) -> Executable:
-    """Change a cleaning, or no row; without changes it is only read."""
+def changed_cleaning(*, cleaning_id: Value, owner_id: Value = None, **changes: Value) -> Executable:
+    """Change a cleaning, or no row; without changes it is only read.
+
+    :param owner_id: where given, it is changed only if it is theirs, and only as they may
+    """
+    conditions = [Cleaning.id == cleaning_id]
+    if owner_id is not None:
+        conditions.append(Cleaning.owner_id == owner_id)
+        fixed = [name for name in FIXED if name in changes]
+        conditions += [
+            or_(Cleaning.status == "open", getattr(Cleaning, name) == changes[name])
+            for name in fixed
+        ]
     if not changes:
-        return _by_id(cleaning_id)
-    changed = update(Cleaning).where(Cleaning.id == cleaning_id)
+        return select(RENDERED).where(*conditions)
+    changed = update(Cleaning).where(*conditions)
     # Not now(), when the transaction began: what waited for the row would turn back its clock.
     return changed.values(updated_at=func.clock_timestamp(), **changes).returning(RENDERED)
 
 
 @query
-def deleted_cleaning(*, cleaning_id: Value) -> Executable:
-    """Delete a cleaning, or no row."""
-    return delete(Cleaning).where(Cleaning.id == cleaning_id).returning(Cleaning.id)
+def deleted_cleaning(*, cleaning_id: Value, owner_id: Value = None) -> Executable:
+    """Delete a cleaning, or no row.
+
+    :param owner_id: where given, it is deleted only if it is theirs and open
+    """
+    deleted = delete(Cleaning).where(Cleaning.id == cleaning_id).returning(Cleaning.id)
+    if owner_id is not None:
+        deleted = deleted.where(Cleaning.owner_id == owner_id, Cleaning.status == "open")
+    return deleted

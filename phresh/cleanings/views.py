@@ -1,8 +1,7 @@
 """The endpoints under ``/api/cleanings/``."""
 
 from collections.abc import Sequence
-from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any
 
 from flask import request
 from flask_smorest import abort
@@ -26,6 +25,7 @@ from phresh.cleanings.schemas import (
 from phresh.db import fetch
 from phresh.idempotency import IdempotencyKeySchema, idempotent
 from phresh.pages import LINK, Page
+from phresh.statements import Query
 
 blp = Blueprint(
     "cleanings", __name__, url_prefix="/api/cleanings", description="Homes to be cleaned"
@@ -85,11 +85,9 @@ def update_cleaning(changes: dict[str, Any], cleaning_id: int) -> str:
     Fields left out stay as they are, with PATCH and with PUT. Type and price can't change once it
     is taken.
     """
-    own = _lock_own(cleaning_id)
-    fixed = {"cleaning_type": own.cleaning_type, "price": own.price}
-    if own.status != "open" and any(changes.get(name, was) != was for name, was in fixed.items()):
-        abort(409, message=f"It is {own.status}, so type and price can't change.")
-    return _one(fetch(queries.changed_cleaning(cleaning_id=cleaning_id, **changes)))
+    own = {"cleaning_id": cleaning_id, "owner_id": current_account().user_id}
+    change = queries.changed_cleaning(**own, **changes)
+    return _write(cleaning_id, change, "type and price can't change")
 
 
 @blp.delete("/<id:cleaning_id>/")
@@ -105,32 +103,36 @@ def delete_cleaning(cleaning_id: int) -> None:
 
     As long as it is open.
     """
-    own = _lock_own(cleaning_id)
-    if own.status != "open":
-        abort(409, message=f"It is {own.status}, so it can't be deleted.")
-    _one(fetch(queries.deleted_cleaning(cleaning_id=cleaning_id)))
+    own = {"cleaning_id": cleaning_id, "owner_id": current_account().user_id}
+    _write(cleaning_id, queries.deleted_cleaning(**own), "it can't be deleted")
 
 
-class Own(NamedTuple):
-    """What of a locked cleaning decides on who may change it, and what."""
+def _write(cleaning_id: int, query: Query, refusal: str) -> str:
+    """Write a cleaning by a query that does so only as its owner may; when it did not, say why.
 
-    owner_id: int | None
-    status: str
-    cleaning_type: str
-    price: Decimal
+    :param refusal: what can't be done once it is taken
+    """
+    if "If-Match" in request.headers:
+        _lock(cleaning_id)
+    if not (rows := fetch(query)):
+        status = _lock(cleaning_id)
+        if status != "open":
+            abort(409, message=f"It is {status}, so {refusal}.")
+        rows = fetch(query)  # it was opened between the two
+    return _one(rows)
 
 
-def _lock_own(cleaning_id: int) -> Own:
-    """Lock a cleaning for its owner; answer 404, 403, or 412 if the request means another state."""
+def _lock(cleaning_id: int) -> str:
+    """Lock a cleaning and give its status; answer 404, 403, or 412 if ``If-Match`` says so."""
     is_conditional = "If-Match" in request.headers
     rows = fetch(queries.locked_cleaning(is_conditional, cleaning_id=cleaning_id))
     text = _one(rows)
-    own = Own(*rows[0][1:])
-    if own.owner_id != current_account().user_id:
+    _, owner_id, status = rows[0]
+    if owner_id != current_account().user_id:
         abort(403, message="Only who posted a cleaning can change or delete it.")
     if is_conditional:
         refuse_if_changed(text)
-    return own
+    return status
 
 
 def _one(rows: Sequence[tuple[Any, ...]]) -> str:

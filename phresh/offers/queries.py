@@ -3,6 +3,7 @@
 from sqlalchemy import ColumnElement, Executable, delete, func, insert, select, update
 from sqlalchemy.orm import aliased
 
+from phresh.cleanings.models import Cleaning
 from phresh.offers.models import Offer
 from phresh.pages import Page
 from phresh.statements import Query, Value, query, row_json
@@ -21,7 +22,7 @@ RENDERED = _rendered(Offer.user_id)
 
 
 def offer_page(page: Page, **of: Value) -> Query:
-    """The page of the offers on a cleaning, or of a user, perhaps of one status."""
+    """The page of the offers on a cleaning of that owner, or of a user, perhaps of one status."""
     return _offer_page(page, **of, **page.values)
 
 
@@ -29,6 +30,9 @@ def offer_page(page: Page, **of: Value) -> Query:
 def _offer_page(page: Page, **values: Value) -> Executable:
     columns = ("cleaning_id", "user_id", "status")
     given = [getattr(Offer, name) == values[name] for name in columns if name in values]
+    if "owner_id" in values:
+        owner = select(Cleaning.owner_id).where(Cleaning.id == values["cleaning_id"])
+        given.append(owner.scalar_subquery() == values["owner_id"])
     return page.of(select(RENDERED).where(*given), Offer)
 
 
