@@ -5,6 +5,7 @@ slides. The table is unlogged: after a crash of the database, counting begins an
 """
 
 import math
+import re
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Network, ip_address
 from typing import NamedTuple
@@ -29,6 +30,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 from phresh.db import Base, fetch_apart
 from phresh.statements import Query, Value, query
 
+# As some proxies write who asks: 192.0.2.1:1234, [2001:db8::1]:1234.
+WITH_PORT = re.compile(r"\A(?:([\d.]+):\d+|\[(.*)\](?::\d+)?)\Z")
 SECOND = text("interval '1 second'")
 
 
@@ -76,7 +79,7 @@ def failed_logins(account: str) -> list[Limit]:
 def _network() -> str:
     """Give the address of the client; of IPv6 the network of 64 bits, all of which is one's own."""
     try:
-        address = ip_address(request.remote_addr or "")
+        address = ip_address(WITH_PORT.sub(r"\1\2", request.remote_addr or ""))
     except ValueError:
         return "a socket without addresses"
     if isinstance(address, IPv4Address):

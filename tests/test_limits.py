@@ -281,6 +281,23 @@ def test_clients_behind_trusted_proxies_are_apart(make_client, app, proxies):
     fail(client, 1, **{"X-Forwarded-For": "192.0.2.2" + rest})
 
 
+@pytest.mark.parametrize(
+    ("one", "same", "other"),
+    [
+        ("192.0.2.1:1234", "192.0.2.1:99", "192.0.2.2:1234"),
+        ("192.0.2.1:1234", "192.0.2.1", "192.0.2.2"),
+        ("[2001:db8::1]:1234", "[2001:db8::1]:99", "[2001:db8:0:1::1]:1234"),
+        ("[2001:db8::1]", "2001:db8::1", "[2001:db8:0:1::1]"),
+    ],
+)
+def test_the_port_that_a_proxy_writes_is_no_part_of_the_address(make_client, app, one, same, other):
+    client = make_client(TRUSTED_PROXIES=1)
+    for number in range(5):
+        fail(client, 1, f"user-{number}@phresh.example", **{"X-Forwarded-For": one})
+    waits(log_in(client, **{"X-Forwarded-For": same}))
+    fail(client, 1, **{"X-Forwarded-For": other})
+
+
 # When it may be tried again
 
 
