@@ -2,9 +2,11 @@
 
 import click
 from alembic import context
+from alembic.util import CommandError
 from sqlalchemy import event, text
+from sqlalchemy.exc import OperationalError
 
-from phresh.db import db
+from phresh.db import db, shown
 
 # A migration that can't have its lock at once gives up, instead of making every request wait
 # behind it. Run it again.
@@ -43,13 +45,17 @@ def run():
         with context.begin_transaction():
             context.run_migrations()
         return
-    with db.engine.connect() as connection:
-        event.listen(connection, "begin", limit_locks)
-        context.configure(
-            connection=connection, process_revision_directives=leave_out_empty, **options
-        )
-        with context.begin_transaction():
-            context.run_migrations()
+    try:
+        with db.engine.connect() as connection:
+            event.listen(connection, "begin", limit_locks)
+            context.configure(
+                connection=connection, process_revision_directives=leave_out_empty, **options
+            )
+            with context.begin_transaction():
+                context.run_migrations()
+    except OperationalError as error:  # the database is away, or a lock is
+        why = " ".join(str(error.orig).split())
+        raise CommandError(f"{shown(db.engine.url)}: {why}") from error
 
 
 run()
