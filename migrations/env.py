@@ -53,8 +53,8 @@ def run():
             )
             with context.begin_transaction():
                 context.run_migrations()
-    except OperationalError as error:  # the database is away, or a lock is
-        why = " ".join(str(error.orig).split())
+    except OperationalError as error:  # as when the database is away, or others hold a lock
+        why = " ".join(f"{error.orig} {error.statement or ''}".split())
         raise CommandError(f"{shown(db.engine.url)}: {why}") from error
 
 

@@ -207,10 +207,10 @@ def changed_cleaning(*, cleaning_id: Value, owner_id: Value = None, **changes: V
     conditions = [Cleaning.id == cleaning_id]
     if owner_id is not None:
         conditions.append(Cleaning.owner_id == owner_id)
-        fixed = [name for name in FIXED if name in changes]
         conditions += [
             or_(Cleaning.status == "open", getattr(Cleaning, name) == changes[name])
-            for name in fixed
+            for name in FIXED
+            if name in changes
         ]
     if not changes:
         return select(RENDERED).where(*conditions)
