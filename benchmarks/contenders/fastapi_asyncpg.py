@@ -111,11 +111,9 @@ class UpdateBody(BaseModel, extra="forbid"):
     cleaning_update: CleaningUpdate
 
 
-class ListQuery(BaseModel, extra="forbid"):
+class ListQuery(PageQuery):
     """Which cleanings to list, in which order."""
 
-    limit: Annotated[int, Field(ge=1, le=100)] = 20
-    after: str | None = None
     cleaning_type: CleaningType | None = None
     price_min: Price | None = None
     sort: Literal["-id", "price"] = "-id"
@@ -193,9 +191,7 @@ async def list_cleanings(query: Annotated[ListQuery, Query()], response: Respons
     rows = await app.state.pool.fetch(sql, *values)
     if len(rows) > query.limit:
         rows.pop()
-        parameters = query.model_dump(exclude_unset=True)
-        parameters["after"] = write_cursor(rows[-1], by_price)
-        response.headers["Link"] = f'</api/cleanings/?{urlencode(parameters)}>; rel="next"'
+        link_next(response, "/api/cleanings/", query, place_of(rows[-1], by_price))
     return [owned(row) for row in rows]
 
 
@@ -330,20 +326,13 @@ def read_place(cursor: str, pattern: str, *kinds: Any) -> list[Any]:
         raise HTTPException(422, "Not a place in this order.") from None
 
 
-def write_cursor(row: asyncpg.Record, by_price: bool) -> str:
-    """Give the opaque text of a row's place in the order."""
-    plain = f"price {row['price']:.2f} {row['id']}" if by_price else f"-id {row['id']}"
-    return base64.urlsafe_b64encode(plain.encode()).decode().rstrip("=")
+def place_of(row: asyncpg.Record, by_price: bool) -> str:
+    """Give the place of a cleaning in the list."""
+    return f"price {row['price']:.2f} {row['id']}" if by_price else f"-id {row['id']}"
 
 
 def read_cursor(cursor: str, by_price: bool) -> list[Any]:
-    """Give the values of a place, or answer 422."""
-    pattern = r"price ([0-9]{1,8}\.[0-9]{2}) ([0-9]{1,10})" if by_price else "-id ([0-9]{1,10})"
-    try:
-        plain = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True).decode()
-    except ValueError:
-        plain = ""
-    if (match := re.fullmatch(pattern, plain)) is None:
-        raise HTTPException(422, "Not a place in this order.")
-    *price, id_ = match.groups()
-    return [*map(Decimal, price), int(id_)]
+    """Give the values of a place in the list, or answer 422."""
+    if by_price:
+        return read_place(cursor, rf"price ([0-9]{{1,8}}\.[0-9]{{2}}) {ID}", Decimal, int)
+    return read_place(cursor, f"-id {ID}", int)

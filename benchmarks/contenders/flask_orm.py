@@ -199,11 +199,9 @@ class UpdateBodySchema(Schema):
     cleaning_update = fields.Nested(CleaningUpdateSchema, required=True)
 
 
-class ListQuerySchema(Schema):
+class ListQuerySchema(PageQuerySchema):
     """Which cleanings to list, in which order."""
 
-    limit = fields.Integer(load_default=20, validate=validate.Range(1, 100))
-    after = fields.String()
     cleaning_type = fields.String(validate=TYPE)
     price_min = fields.Decimal(validate=check_price)
     sort = fields.String(load_default="-id", validate=validate.OneOf(["-id", "price"]))
@@ -268,7 +266,7 @@ class Cleanings(MethodView):
         page = cleanings[: query["limit"]]
         if len(cleanings) == len(page):
             return page
-        after = write_cursor(page[-1], by_price)
+        after = write_place(place_of(page[-1], by_price))
         url = url_for("cleanings.Cleanings", **{**query, "after": after})
         return page, 200, {"Link": f'<{url}>; rel="next"'}
 
@@ -394,23 +392,16 @@ def read_place(cursor: str, pattern: str, *kinds: Callable[[str], Any]) -> list[
         abort(422, message="Not a place in this order.")
 
 
-def write_cursor(cleaning: Cleaning, by_price: bool) -> str:
-    """Give the opaque text of a cleaning's place in the order."""
-    plain = f"price {cleaning.price} {cleaning.id}" if by_price else f"-id {cleaning.id}"
-    return base64.urlsafe_b64encode(plain.encode()).decode().rstrip("=")
+def place_of(cleaning: Cleaning, by_price: bool) -> str:
+    """Give the place of a cleaning in the list."""
+    return f"price {cleaning.price} {cleaning.id}" if by_price else f"-id {cleaning.id}"
 
 
 def read_cursor(cursor: str, by_price: bool) -> list[Any]:
-    """Give the values of a place, or answer 422."""
-    pattern = r"price ([0-9]{1,8}\.[0-9]{2}) ([0-9]{1,10})" if by_price else "-id ([0-9]{1,10})"
-    try:
-        plain = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True).decode()
-    except ValueError:
-        plain = ""
-    if (match := re.fullmatch(pattern, plain)) is None:
-        abort(422, message="Not a place in this order.")
-    *price, id_ = match.groups()
-    return [*map(Decimal, price), int(id_)]
+    """Give the values of a place in the list, or answer 422."""
+    if by_price:
+        return read_place(cursor, rf"price ([0-9]{{1,8}}\.[0-9]{{2}}) {ID}", Decimal, int)
+    return read_place(cursor, f"-id {ID}", int)
 
 
 api.register_blueprint(blp)
