@@ -20,7 +20,13 @@ PACKAGES = (
     *("gevent", "fastapi", "pydantic", "uvicorn", "uvloop", "httptools", "asyncpg", "django"),
     *("djangorestframework", "psycopg"),
 )
-COLORS = {OURS: "#0072b2", ANCHOR: "#999999", "flask-orm": "#e69f00", "drf": "#009e73"}
+COLORS = {
+    OURS: "#0072b2",
+    ANCHOR: "#999999",
+    "fastapi-log": "#cccccc",
+    "flask-orm": "#e69f00",
+    "drf": "#009e73",
+}
 PEERS = [name for name in COLORS if name != OURS]
 
 # By workload, number of connections and contender.
@@ -120,7 +126,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 # The chart: a group of bars for each workload, one panel above the other for the numbers of
 # connections; a line where the anchor is.
-WIDTH, PANEL, MARGIN, TOP = 900, 260, 50, 60
+WIDTH, PANEL, MARGIN, TOP = 1400, 260, 50, 60
 
 
 def _chart(found: Found) -> str:

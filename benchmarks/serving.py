@@ -45,12 +45,13 @@ LISTEN = f"--workers {WORKERS} --bind 127.0.0.1:{{port}} --no-control-socket"
 GTHREAD = f"{LISTEN} --worker-class gthread --threads 8"
 OURS = f"{LISTEN} --worker-class phresh.worker.Worker --keep-alive 5"
 UVICORN = (
-    f"--workers {WORKERS} --port {{port}} --loop uvloop --http httptools "
-    "--no-access-log --no-proxy-headers"
+    f"--workers {WORKERS} --port {{port}} --loop uvloop --http httptools --no-proxy-headers "
+    "fastapi_asyncpg:app"
 )
 CONTENDERS = (
     Contender("phresh", "gunicorn", "--config gunicorn.conf.py wsgi:app", ROOT),
-    Contender("fastapi", "uvicorn", f"{UVICORN} fastapi_asyncpg:app"),
+    Contender("fastapi", "uvicorn", f"{UVICORN} --no-access-log"),
+    Contender("fastapi-log", "uvicorn", UVICORN),
     Contender("flask-orm", "gunicorn", f"{GTHREAD} flask_orm:app"),
     Contender("drf", "gunicorn", f"{GTHREAD} drf:app"),
     Contender("empty", "gunicorn", f"{OURS} empty:app", answers_only="read one"),
