@@ -47,13 +47,13 @@ $(BENCH_INSTALLED): requirements-bench.txt $(INSTALLED)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.txt
 	@touch $@
 
-bench: $(BENCH_INSTALLED) ## Measure this API against its peers (15 minutes; needs wrk)
+bench: $(BENCH_INSTALLED) ## Measure this API against its peers (18 minutes; needs wrk)
 	@exec $(BIN)/python -m benchmarks.compare
 
 bench-smoke: $(BENCH_INSTALLED) ## See that this benchmark works (a minute; needs wrk)
 	@exec $(BIN)/python -m benchmarks.compare --smoke
 
-bench-scale: $(INSTALLED) ## Measure the pages of the list at 10,000,000 rows (5 minutes, 5 GB)
+bench-scale: $(INSTALLED) ## Measure the pages of the list and of the feed at 10,000,000 rows (6 minutes, 5 GB)
 	PYTHONPATH=. $(BIN)/python benchmarks/scale.py
 
 COMPILE = $(BIN)/uv pip compile --quiet setup.cfg --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-config --upgrade
