@@ -467,22 +467,20 @@ def test_a_transition_takes_as_many_statements_for_one_as_for_100(
 
 
 @pytest.mark.parametrize(
-    ("who", "action", "headers", "expected"),
+    ("who", "action", "environ", "expected"),
     [
         ("anna", "change price", {}, 2),
-        ("anna", "change price", {"If-Match": "*"}, 3),
+        ("anna", "change price", {"HTTP_IF_MATCH": "*"}, 3),
         ("dora", "change price", {}, 3),
         ("anna", "delete", {}, 2),
         ("dora", "delete", {}, 3),
     ],
 )
 def test_a_write_takes_the_token_and_what_it_writes(
-    story, statements, who, action, headers, expected
+    story, statements, who, action, environ, expected
 ):
     told = story("pending")
-    client = told.who(who).client
-    for name, value in headers.items():
-        client.environ_base[f"HTTP_{name.upper().replace('-', '_')}"] = value
+    told.who(who).client.environ_base.update(environ)
     statements.clear()
     act(told, who, action)
     assert len(statements) == expected

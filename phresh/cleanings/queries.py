@@ -12,7 +12,6 @@ from sqlalchemy import (
     delete,
     func,
     insert,
-    null,
     or_,
     select,
     union_all,
@@ -144,17 +143,6 @@ def cleaning_by_id(*, cleaning_id: Value) -> Executable:
     return select(RENDERED).where(Cleaning.id == cleaning_id)
 
 
-@query
-def locked_cleaning(rendered: bool, *, cleaning_id: Value) -> Executable:
-    """One cleaning that nobody else can write until this transaction ends, or no row.
-
-    Gives how it is rendered, if that is asked for, its owner and its status.
-    """
-    text = RENDERED if rendered else null()
-    row = select(text, Cleaning.owner_id, Cleaning.status).where(Cleaning.id == cleaning_id)
-    return row.with_for_update(of=Cleaning)
-
-
 def _job(cleaning_id: Value) -> Select[Any]:
     job: Any = select(Cleaning.owner_id, Cleaning.status)
     return job.where(Cleaning.id == cleaning_id)
@@ -167,9 +155,13 @@ def job_by_id(*, cleaning_id: Value) -> Executable:
 
 
 @query
-def locked_job(*, cleaning_id: Value) -> Executable:
-    """The same, and nobody else can write it until this transaction ends."""
-    return _job(cleaning_id).with_for_update(of=Cleaning)
+def locked_job(rendered: bool = False, *, cleaning_id: Value) -> Executable:
+    """The same, and nobody else can write it until this transaction ends.
+
+    :param rendered: whether to give how it is rendered too
+    """
+    job = _job(cleaning_id).with_for_update(of=Cleaning)
+    return job.add_columns(RENDERED) if rendered else job
 
 
 @query

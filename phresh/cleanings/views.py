@@ -67,7 +67,7 @@ def create_cleaning(cleaning: dict[str, Any]) -> tuple[str, dict[str, str]]:
 @blp.alt_response(404)
 def get_cleaning(cleaning_id: int) -> str:
     """Get a cleaning"""
-    return _one(fetch(queries.cleaning_by_id(cleaning_id=cleaning_id)))
+    return _one(fetch(queries.cleaning_by_id(cleaning_id=cleaning_id)))[0]
 
 
 @blp.route("/<id:cleaning_id>/", methods=["PATCH", "PUT"])
@@ -119,24 +119,23 @@ def _write(cleaning_id: int, query: Query, refusal: str) -> str:
         if status != "open":
             abort(409, message=f"It is {status}, so {refusal}.")
         rows = fetch(query)  # it was opened between the two
-    return _one(rows)
+    return _one(rows)[0]
 
 
 def _lock(cleaning_id: int) -> str:
     """Lock a cleaning and give its status; answer 404, 403, or 412 if ``If-Match`` says so."""
     is_conditional = "If-Match" in request.headers
-    rows = fetch(queries.locked_cleaning(is_conditional, cleaning_id=cleaning_id))
-    text = _one(rows)
-    _, owner_id, status = rows[0]
+    locked = queries.locked_job(is_conditional, cleaning_id=cleaning_id)
+    owner_id, status, *rendered = _one(fetch(locked))
     if owner_id != current_account().user_id:
         abort(403, message="Only who posted a cleaning can change or delete it.")
     if is_conditional:
-        refuse_if_changed(text)
+        refuse_if_changed(*rendered)
     return status
 
 
-def _one(rows: Sequence[tuple[Any, ...]]) -> str:
-    """Give what the only row renders, or answer 404."""
+def _one(rows: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """Give the only row, or answer 404."""
     if not rows:
         abort(404, message="No cleaning found with that id.")
-    return rows[0][0]
+    return rows[0]
