@@ -4,7 +4,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import wraps
 from pathlib import Path
@@ -21,7 +21,7 @@ from sqlalchemy.orm import DeclarativeBase
 
 from phresh import embedded
 from phresh.config import ConfigError
-from phresh.pool import Connection, Pool
+from phresh.pool import Connection, Driver, Pool
 from phresh.statements import Query
 
 P = ParamSpec("P")
@@ -67,6 +67,7 @@ def init_app(app: Flask) -> None:
     connecting = {
         "application_name": "phresh",
         "connect_timeout": str(app.config["CONNECT_TIMEOUT"]),
+        "connection_factory": Driver,
     }
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {
         "max_overflow": -1,  # our pool bounds them; a wait here would be bounded by nothing
@@ -176,19 +177,21 @@ def _connect_to_first(
     return None
 
 
-def _wait(connection: Any) -> None:
+def _wait(connection: Driver) -> None:
     """Wait until psycopg2's connection is done, but not past the deadline of the request.
 
     Meanwhile the worker serves other requests. To raise has psycopg2 close the connection, and the
     pool replace it.
     """
     while (state := connection.poll()) != extensions.POLL_OK:
-        late = psycopg2.OperationalError("The database did not answer in time.")
-        left = min(_time_left(), 3600)
-        if left <= 0:
-            raise late
-        wait = wait_read if state == extensions.POLL_READ else wait_write
-        wait(connection.fileno(), left, late)
+        if (left := _time_left()) <= 0:
+            raise psycopg2.OperationalError("The database did not answer in time.")
+        if state == extensions.POLL_READ and connection.status != extensions.STATUS_SETUP:
+            connection.waker.wait(_deadline.get())
+        else:
+            wait = wait_read if state == extensions.POLL_READ else wait_write
+            with suppress(TimeoutError):
+                wait(connection.fileno(), min(left, 3600))
 
 
 class StaleError(psycopg2.OperationalError):

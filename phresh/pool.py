@@ -1,13 +1,17 @@
 """The connections that requests share."""
 
+import math
 import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
+import gevent
 import psycopg2
+from psycopg2 import extensions
 from sqlalchemy.dialects.postgresql.psycopg2 import dialect
 
 from phresh.statements import Query
@@ -17,14 +21,87 @@ RECYCLE = 1800  # seconds: a network may forget a connection that is older
 PREPARED_MAX = 200  # statements a connection, each of which takes memory of the server
 
 
+class Waker:
+    """Wakes the green thread that waits for a connection.
+
+    Its watcher goes on watching, and its timer running, from one wait to the next: to make both for
+    each wait took a tenth of the time of a request.
+
+    :param descriptor: of the connection's socket
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._hub = gevent.get_hub()
+        self._watcher = self._hub.loop.io(descriptor, 1)  # 1: to read
+        self._timer: Any = None
+        self._due = math.inf  # when the timer wakes
+        self._waiting: Any = None
+
+    def wait(self, until: float) -> None:
+        """Wait until there is something to read, or so long, or for less: the caller has to look.
+
+        :param until: by the monotonic clock, in seconds
+        """
+        if not self._watcher.active:
+            self._watcher.start(self._wake)
+        if until < self._due:
+            self._stop_timer()
+            self._timer = self._hub.loop.timer(max(until - time.monotonic(), 0))
+            self._timer.start(self._end_time)
+            self._due = until
+        self._waiting = gevent.getcurrent()
+        try:
+            self._hub.switch()
+        finally:
+            self._waiting = None
+
+    def _wake(self) -> None:
+        if self._waiting is not None:
+            self._waiting.switch()
+        else:  # what the server says unasked is for who asks next, and until then would come again
+            self._watcher.stop()
+
+    def _end_time(self) -> None:
+        self._stop_timer()
+        if self._waiting is not None:  # perhaps for longer, and will say so
+            self._waiting.switch()
+
+    def _stop_timer(self) -> None:
+        self._due = math.inf
+        if self._timer is not None:
+            self._timer.close()
+            self._timer = None
+
+    def close(self) -> None:
+        """Watch no more."""
+        self._watcher.close()
+        self._stop_timer()
+
+
+class Driver(extensions.connection):
+    """psycopg2's connection, and what wakes who waits for it."""
+
+    @cached_property
+    def waker(self) -> Waker:
+        """Make one, once connected: before, the socket may change."""
+        return Waker(self.fileno())
+
+    def close(self) -> None:
+        """Close it, or what is left of it."""
+        if "waker" in self.__dict__:
+            self.waker.close()
+            del self.waker
+        super().close()
+
+
 class Connection:
     """A connection of the pool, with what it has prepared.
 
-    :param driver: psycopg2's, in autocommit, so that nothing is sent but what is said here
+    :param driver: in autocommit, so that nothing is sent but what is said here
     :param prepares: whether it prepares statements, or sends each as it is
     """
 
-    def __init__(self, driver: Any, *, prepares: bool) -> None:
+    def __init__(self, driver: Driver, *, prepares: bool) -> None:
         self.driver = driver
         self.prepares = prepares
         self.opened_at = time.monotonic()
