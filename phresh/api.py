@@ -4,6 +4,7 @@ import json
 import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from functools import lru_cache, wraps
 from http import HTTPStatus
@@ -147,6 +148,10 @@ class App(flask.Flask):
         return func
 
 
+# The place in a query string that asks for the next page; none that is there twice.
+PLACE = re.compile(r"(?:^|&)after=([A-Za-z0-9_-]+)(?=&|\Z)")
+
+
 class Parser(FlaskParser):
     """Reads the arguments of views. What no schema knows is refused everywhere."""
 
@@ -158,16 +163,28 @@ class Parser(FlaskParser):
     def parse(  # noqa: D102
         self, argmap: Any, req: Any = None, *, location: str | None = None, **options: Any
     ) -> Any:
-        if location == "query" and len(request.query_string) <= 200:
-            return dict(self._parse_query(argmap, request.query_string, **options))
+        if location == "query" and len(query := request.environ["QUERY_STRING"]) <= 200:
+            return self._parse_query(argmap, query)
         if location == "headers" and not self.load_headers(request, argmap):
             return {}  # no header is required
         return super().parse(argmap, req, location=location, **options)
 
+    def _parse_query(self, schema: ma.Schema, query: str) -> dict[str, Any]:
+        """Load a query string, apart from the place where a page begins: that is another each time.
+
+        A place that can't be used is left to the schema, which refuses it.
+        """
+        before, *place = PLACE.split(query)
+        if len(place) == 2:
+            found = self._load_query(schema, before + place[1])
+            with suppress(ValueError):
+                return {**found, "page": found["page"].at(place[0])}
+        return dict(self._load_query(schema, query))
+
     @lru_cache(maxsize=256)  # noqa: B019 - the one parser there is lives as long
-    def _parse_query(self, schema: ma.Schema, _query: bytes, **options: Any) -> Any:
+    def _load_query(self, schema: ma.Schema, query: str) -> Any:
         """Load a query string, the same one only once: most requests send one of a few."""
-        return super().parse(schema, location="query", **options)
+        return super().parse(schema, Request({"QUERY_STRING": query}), location="query")
 
     def load_headers(self, req: flask.Request, schema: ma.Schema) -> Any:
         """Give the headers that the schema has."""

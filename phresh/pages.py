@@ -74,8 +74,16 @@ class Page:
     name: str
     order: Order
     limit: int
-    is_first: bool
-    after: tuple[Any, ...] = field(compare=False)
+    is_first: bool = True
+    after: tuple[Any, ...] = field(default=(), compare=False)
+
+    def at(self, cursor: str) -> "Page":
+        """Give the page that begins after a place.
+
+        :raises ValueError: when it is garbled, or a place in another order
+        """
+        place = read_cursor(cursor, self.name, self.order)
+        return Page(self.name, self.order, self.limit, False, place)
 
     @property
     def wanted(self) -> int:
@@ -171,11 +179,12 @@ class PageSchema(ma.Schema):
     @ma.post_load
     def _make_page(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
         name = data.pop("sort", next(iter(self.ORDERS)))
-        order, limit, after = self.ORDERS[name], data.pop("limit"), data.pop("after", None)
-        try:
-            place = () if after is None else read_cursor(after, name, order)
-        except ValueError:
-            raise ma.ValidationError("Not a place in this order.", "after") from None
+        page = Page(name, self.ORDERS[name], data.pop("limit"))
+        if "after" in data:
+            try:
+                page = page.at(data.pop("after"))
+            except ValueError:
+                raise ma.ValidationError("Not a place in this order.", "after") from None
         # No lists: what a query string loads as is kept, and must not be changed.
         data = {key: tuple(v) if isinstance(v, list) else v for key, v in data.items()}
-        return {**data, "page": Page(name, order, limit, after is None, place)}
+        return {**data, "page": page}

@@ -242,6 +242,52 @@ def test_a_cursor_of_our_making_with_other_values_is_refused(client, values):
     assert response.json["errors"][0]["parameter"] == "after"
 
 
+def test_a_place_may_stand_anywhere_in_a_query(client, make_cleaning):
+    ids = [make_cleaning(price=f"{price}.00") for price in range(7)]
+    query = urlsplit(next_page(client.get(LIST, query_string={"limit": 2, "sort": "price"}))).query
+    [place] = re.findall("after=[^&]+", query)
+    rest = "limit=3&sort=price"
+    for text in (f"{place}&{rest}", f"{rest}&{place}", f"limit=3&{place}&sort=price"):
+        for given in (text, text.replace("after", "%61fter"), f"{text}&"):
+            response = client.get(LIST, query_string=given)
+            assert [row["id"] for row in response.json] == ids[2:5]
+    # What was read of a query holds for no other.
+    assert [row["id"] for row in client.get(LIST, query_string=rest).json] == ids[:3]
+    other = f"{rest}&after={write_cursor('price', ['3.00', ids[3]])}"
+    assert [row["id"] for row in client.get(LIST, query_string=other).json] == ids[4:]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "{0}&{0}",
+        "{0}&after=",
+        "after=&{0}",
+        "{0}&%61fter=x",
+        "{0}%0A",
+        "{0}+",
+        "after={0}",
+        "sort=price&{0}",
+        "{0}&after",
+    ],
+)
+def test_what_is_no_single_place_is_refused(client, query):
+    place = f"after={write_cursor('-id', ['5'])}"
+    assert client.get(LIST, query_string=place).json == []
+    response = client.get(LIST, query_string=query.format(place))
+    assert response.status_code == 422
+    assert response.json["errors"][0]["parameter"] == "after"
+
+
+def test_other_parameters_are_refused_with_a_place_too(client):
+    place = f"after={write_cursor('-id', ['5'])}"
+    refused = {f"{place}&limit=0": "limit", f"x=1&{place}": "x", f"x{place}": "xafter"}
+    for query, name in refused.items():
+        response = client.get(LIST, query_string=query)
+        assert response.status_code == 422
+        assert [error["parameter"] for error in response.json["errors"]] == [name]
+
+
 def test_a_cursor_whose_row_is_gone_still_shows_the_way(client, make_cleaning, sql):
     ids = [make_cleaning() for _ in range(4)]
     url = next_page(client.get(LIST, query_string={"limit": 2}))
