@@ -17,6 +17,7 @@ import psycopg2
 from apispec import BasePlugin
 from flask import Flask, current_app, g, request
 from flask.json.provider import DefaultJSONProvider
+from flask.sessions import NullSession, SessionInterface
 from flask_cors.core import DEFAULT_OPTIONS, get_cors_options, set_cors_headers
 from flask_smorest import abort
 from webargs.flaskparser import FlaskParser
@@ -56,12 +57,7 @@ class StrictJSONProvider(DefaultJSONProvider):
 
     def loads(self, s: str | bytes, **_: Any) -> Any:  # noqa: D102
         try:
-            return json.loads(
-                s if isinstance(s, str) else s.decode(),
-                parse_float=Decimal,
-                parse_constant=_refuse_constant,
-                object_pairs_hook=_unique_keys,
-            )
+            return _decode(s if isinstance(s, str) else s.decode())
         except (RecursionError, ArithmeticError) as error:
             raise ValueError("nested too deeply, or a number too large") from error
 
@@ -75,6 +71,11 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(members) < len(pairs):
         raise ValueError("a key stands twice in one object")
     return members
+
+
+_decode = json.JSONDecoder(
+    parse_float=Decimal, parse_constant=_refuse_constant, object_pairs_hook=_unique_keys
+).decode
 
 
 class Request(flask.Request):
@@ -97,6 +98,13 @@ class Request(flask.Request):
             raise BadRequest(f"Broken JSON: {error}.") from None
 
 
+SECURITY_HEADERS = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Vary", "Origin"),  # CORS
+)
+
+
 class Response(flask.Response):
     """An answer; one whose body is there is sent with its headers as they are."""
 
@@ -105,14 +113,36 @@ class Response(flask.Response):
 
     def __call__(self, environ: Any, start_response: Any) -> Any:  # noqa: D102
         if self.has_body and environ["REQUEST_METHOD"] != "HEAD":
-            start_response(self.status, list(self.headers))
+            start_response(self.status, [*self.headers, *self.security_headers(environ)])
             return self.response
         return super().__call__(environ, start_response)
+
+    def get_wsgi_headers(self, environ: Any) -> Any:  # noqa: D102
+        headers = super().get_wsgi_headers(environ)
+        headers.extend(self.security_headers(environ))
+        return headers
+
+    def security_headers(self, environ: Any) -> list[tuple[str, str]]:
+        """Give what tells a browser to be careful, and caches that CORS differs by origin."""
+        headers = [("Content-Security-Policy", self.policy), *SECURITY_HEADERS]
+        if environ["wsgi.url_scheme"] == "https":
+            headers.append(("Strict-Transport-Security", "max-age=31536000"))
+        return headers
 
     @property
     def has_body(self) -> bool:
         """Whether it is all bytes, of a status that may have some (RFC 9110 6.4.1)."""
         return self.is_sequence and not self._on_close and self.status_code not in (204, 304)
+
+
+class NoSessions(SessionInterface):
+    """Flask's sessions: none, since no answer sets a cookie."""
+
+    none = NullSession()
+
+    def open_session(self, *_: Any) -> NullSession:
+        """Give the one that can't be written."""
+        return self.none
 
 
 class App(flask.Flask):
@@ -121,6 +151,7 @@ class App(flask.Flask):
     request_class = Request
     response_class = Response
     json_provider_class = StrictJSONProvider
+    session_interface = NoSessions()
 
     def create_url_adapter(self, request: Any) -> Any:
         """Bind the URL map to a request, without what is for routes that have a host.

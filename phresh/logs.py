@@ -14,15 +14,10 @@ from flask import Flask, Request, g, has_app_context, request
 access = logging.getLogger("phresh.access")
 
 WELL_FORMED = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
-HEADERS = (
-    ("X-Content-Type-Options", "nosniff"),
-    ("Referrer-Policy", "no-referrer"),
-    ("Vary", "Origin"),  # CORS
-)
 
 
 def init_app(app: Flask) -> None:
-    """Give every request an id, and every answer that id, its security headers and a log line."""
+    """Give every request an id, and every answer that id and a log line."""
     app.before_request(_begin)
     app.after_request(_end)
 
@@ -40,14 +35,7 @@ def _end(response: Any) -> Any:
     # Each use of a proxy finds its object anew.
     asked: Request = request._get_current_object()  # type: ignore[attr-defined]
     context = g._get_current_object()
-    headers = [
-        ("X-Request-Id", context.request_id),
-        ("Content-Security-Policy", response.policy),
-        *HEADERS,
-    ]
-    if asked.environ["wsgi.url_scheme"] == "https":
-        headers.append(("Strict-Transport-Security", "max-age=31536000"))
-    response.headers.extend(headers)
+    response.headers.add("X-Request-Id", context.request_id)
     fields = {
         "method": asked.method,
         "path": asked.path,
