@@ -54,6 +54,11 @@ def post_fork(_server, _worker):
         signal.signal(number, signal.SIG_DFL)
 
 
+def child_exit(_server, worker):
+    """Leave nothing to a worker that is gone, killed ones too."""
+    worker.leave_board()
+
+
 def post_worker_init(worker):
     """Bound what a request waits for, only here, and fit worker, app and log together."""
     bound_requests(worker.wsgi)

@@ -8,6 +8,7 @@ httptools is llhttp, the parser of Node.js, which is strict
 import ctypes
 import json
 import math
+import mmap
 import re
 import select
 import socket
@@ -17,7 +18,7 @@ import time
 from collections import deque
 from contextlib import suppress
 from email.utils import formatdate
-from functools import lru_cache
+from functools import lru_cache, partial
 from http import HTTPStatus
 from io import BytesIO
 from types import SimpleNamespace
@@ -26,6 +27,7 @@ from urllib.parse import unquote_to_bytes
 
 import gevent
 import httptools
+from gevent.server import StreamServer
 from gunicorn import glogging
 from gunicorn.workers.ggevent import GeventWorker
 
@@ -37,6 +39,9 @@ READ_TIMEOUT = 15  # seconds for one request to arrive
 WRITE_TIMEOUT = 30  # seconds for an answer to be taken
 LINGER_TIMEOUT = 1  # seconds to go on reading what will not be used
 DRAIN_TIMEOUT = 5  # seconds to take what the kernel has taken
+LEAVE_TIMEOUT = 0.001  # seconds to leave a connection to another worker
+WORKERS_MAX = 256  # of a master, with those that just end or begin
+COUNT_MAX = 2**16 - 1  # of what the board counts
 
 # What the module socket has no name for (Linux's asm-generic/socket.h).
 SO_ATTACH_FILTER = 26
@@ -60,27 +65,86 @@ class Logger(glogging.Logger):
         """Do nothing."""
 
 
+class Server(StreamServer):
+    """Takes connections, but leaves one for a moment to a worker that has fewer.
+
+    The kernel wakes all workers for each, and the fastest takes it: of 16 that came at once one
+    worker took all, and connections that are kept stay where they are.
+
+    :param handler_class: the worker; gunicorn has no other way to give a server something
+    """
+
+    max_accept = 1  # at once
+
+    def __init__(
+        self, listener: Any, *, handler_class: Any, spawn: Any, ssl_context: Any = None, **_: Any
+    ) -> None:
+        self._worker: Worker = handler_class
+        self._left_to = -1  # a worker that had so many
+        self._left_at = 0.0
+        tls = {} if ssl_context is None else {"ssl_context": ssl_context}
+        super().__init__(listener, partial(self._worker.handle, listener), spawn=spawn, **tls)
+
+    def do_read(self) -> Any:
+        """Take a connection; None to leave it, and soon be asked again."""
+        fewest = self._worker.fewest_connections()
+        if len(self._worker.connections) > fewest:
+            now = time.monotonic()
+            if self._left_to != fewest:  # else that one has not taken it yet
+                self._left_to, self._left_at = fewest, now
+            if now - self._left_at < LEAVE_TIMEOUT:
+                return None
+        self._left_to = -1
+        return super().do_read()
+
+
 class Worker(GeventWorker):
     """Serves each connection in a green thread."""
 
+    server_class = Server
     body_max = 64 * 1024  # bytes; the app refuses a body that is longer
     is_ending = False  # before it lets go of the listeners
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # Still in the master, before it forks.
         super().__init__(*args, **kwargs)
+        self.wsgi_handler = self  # what the server gets of us
         self.connections: set[Connection] = set()
+        self.board = _board()
+        self.place = next((i for i, count in enumerate(self.board) if not count), 0)
+        self.board[self.place] = COUNT_MAX  # until it serves, nothing is left to it
+
+    def run(self) -> None:
+        """Serve until the end."""
+        self._tell_others()
+        super().run()
+
+    def _tell_others(self) -> None:
+        if not self.is_ending:
+            self.board[self.place] = min(len(self.connections) + 1, COUNT_MAX)
+
+    def leave_board(self) -> None:
+        """Have no connection left to this worker any more; its place is free."""
+        self.is_ending = True
+        self.board[self.place] = 0
+
+    def fewest_connections(self) -> int:
+        """Give the number of connections of the worker that has fewest."""
+        return min((count for count in self.board if count), default=1) - 1
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serve a connection until it ends."""
         client.setblocking(True)
         connection = Connection(self, listener, client, addr)
         self.connections.add(connection)
+        self._tell_others()
         try:
             connection.serve()
         except OSError:
             pass  # the client went away, or is too slow
         finally:
             self.connections.remove(connection)
+            self._tell_others()
             client.close()
 
     def notify(self) -> None:
@@ -102,7 +166,7 @@ class Worker(GeventWorker):
         It resets them when the last worker closes the listener. New ones are kept away meanwhile,
         else there would always be some.
         """
-        self.is_ending = True
+        self.leave_board()
         for listener in self.sockets:
             _keep_away(listener)
         gevent.spawn(self._end_when_drained, sig, frame)
@@ -112,6 +176,15 @@ class Worker(GeventWorker):
         while select.select(self.sockets, [], [], 0)[0] and time.monotonic() < until:
             gevent.sleep(0.01)
         super().handle_exit(sig, frame)
+
+
+@lru_cache(maxsize=1)
+def _board() -> memoryview:
+    """Give the memory that the workers of this master share.
+
+    For each worker it has one more than its connections.
+    """
+    return memoryview(mmap.mmap(-1, 2 * WORKERS_MAX)).cast("H")
 
 
 def _keep_away(listener: Any) -> None:

@@ -1,7 +1,9 @@
 """The worker's HTTP, byte for byte: what a client may send, what it must not, and what it gets."""
 
 import json
+import os
 import re
+import signal
 import socket
 import struct
 import threading
@@ -666,3 +668,89 @@ def test_a_client_that_floods_keeps_no_other_waiting(served, connect):
     assert answered < requests
     for thread in threads:
         thread.join()
+
+
+SHOWN_PID = """
+import os
+app.add_url_rule("/pid", "pid", lambda: str(os.getpid()))
+from phresh import worker
+"""
+
+
+class Two:
+    """Two workers, and connections to them that are kept."""
+
+    def __init__(self, checkout, leave_timeout):
+        with (checkout / "wsgi.py").open("a") as file:
+            file.write(f"{SHOWN_PID}worker.LEAVE_TIMEOUT = {leave_timeout}")
+        with (checkout / "gunicorn.conf.py").open("a") as file:
+            file.write("keepalive = 60")
+        self.served = Phresh(checkout, "postgresql://127.0.0.1:1/none", WORKERS="2")
+        self.kept = []
+        assert wait_until(lambda: self.connect() and len(set(self.pids)) == 2)
+
+    def connect(self):
+        """Connect, and give the process that has the connection."""
+        wire = Wire(self.served.port)
+        self.kept.append((wire, int(wire.send(request("/pid")).answer().body)))
+        return self.kept[-1][1]
+
+    @property
+    def pids(self):
+        return [pid for _, pid in self.kept]
+
+    def leave(self, pid):
+        """Close its connections, and know that it knows."""
+        for wire, its in self.kept:
+            if its == pid:
+                assert wire.end().is_closed()
+                wire.close()
+        self.kept = [(wire, its) for wire, its in self.kept if its != pid]
+
+
+@pytest.fixture
+def serve_two(tmp_path):
+    checkout = copy_checkout(tmp_path / "checkout")
+    started = []
+
+    def serve_two(**options):
+        started.append(Two(checkout, **options))
+        return started[-1]
+
+    yield serve_two
+    for two in started:
+        for wire, _ in two.kept:
+            wire.close()
+        assert two.served.stop() == 0
+
+
+def test_connections_are_spread_over_the_workers(serve_two):
+    two = serve_two(leave_timeout=60)
+    for _ in range(40 + len(two.kept) % 2):
+        two.connect()
+    first, second = set(two.pids)
+    half = two.pids.count(first)
+    assert two.pids.count(second) == half
+    two.leave(first)
+    assert {two.connect() for _ in range(half)} == {first}
+
+
+def test_nothing_is_left_to_a_worker_that_was_killed(serve_two):
+    two = serve_two(leave_timeout=60)
+    first, second = set(two.pids)
+    two.leave(first)
+    os.kill(first, signal.SIGKILL)
+    assert wait_until(lambda: two.connect() not in (first, second))  # it serves, and has fewest
+    third = two.pids[-1]
+    # These would be left to who has none, and that is gone.
+    assert {two.connect() for _ in range(40)} == {second, third}
+
+
+def test_a_worker_that_takes_none_is_not_waited_for(serve_two):
+    two = serve_two(leave_timeout=0.001)
+    first, second = set(two.pids)
+    os.kill(first, signal.SIGSTOP)
+    try:
+        assert {two.connect() for _ in range(40)} == {second}
+    finally:
+        os.kill(first, signal.SIGCONT)
