@@ -1,5 +1,6 @@
 """How Phresh is served; gunicorn reads this file, settings come from phresh/config.py."""
 
+import gc
 import logging
 import signal
 
@@ -66,3 +67,7 @@ def post_worker_init(worker):
     worker.wsgi.extensions["passwords"].defer(gevent.get_hub().threadpool.apply)
     for handler in logging.root.handlers:
         handler.defer(gevent.get_hub().loop.run_callback)
+    # What is loaded by now stays; a collection that looks through all of it stops the worker for
+    # 65 ms (https://docs.python.org/3/library/gc.html#gc.freeze).
+    gc.collect()
+    gc.freeze()

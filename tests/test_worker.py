@@ -25,6 +25,8 @@ CHUNKED = "Transfer-Encoding: chunked"
 UPGRADE = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk")
 LARGE = max((files("flask_swagger_ui") / "dist").glob("*.js"), key=lambda file: file.stat().st_size)
 ROUTES = """
+import gc
+app.add_url_rule("/frozen", "frozen", lambda: str(gc.get_freeze_count()))
 app.add_url_rule("/none", "none", lambda: ("", 204))
 app.add_url_rule("/broken", "broken", lambda: ("", {"X-Broken": "\u2603"}))
 rest = app.wsgi_app
@@ -668,6 +670,10 @@ def test_a_client_that_floods_keeps_no_other_waiting(served, connect):
     assert answered < requests
     for thread in threads:
         thread.join()
+
+
+def test_no_collection_looks_through_what_is_loaded(connect):
+    assert int(connect().send(request("/frozen")).answer().body) > 50_000
 
 
 SHOWN_PID = """
