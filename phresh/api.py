@@ -206,7 +206,7 @@ class Parser(FlaskParser):
         A place that can't be used is left to the schema, which refuses it.
         """
         before, *place = PLACE.split(query)
-        if len(place) == 2:
+        if len(place) == 2 and "after" in schema.fields:
             found = self._load_query(schema, before + place[1])
             with suppress(ValueError):
                 return {**found, "page": found["page"].at(place[0])}

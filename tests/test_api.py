@@ -4,12 +4,13 @@ import json
 import socket
 import threading
 
+import marshmallow as ma
 import pytest
 from conftest import sql_text
 from flask import Blueprint
 from werkzeug.serving import make_server
 
-from phresh import create_app
+from phresh import api, create_app
 from phresh.db import db, fetch
 from phresh.logs import JSONFormatter
 
@@ -177,6 +178,27 @@ def test_a_database_that_is_away_is_503():
     ):
         assert problem(response, 503) == "The database is away. Try again soon."
         assert response.headers["Retry-After"] == "1"
+
+
+def test_a_query_that_has_no_pages_takes_no_place(settings):
+    class WordSchema(ma.Schema):
+        word = ma.fields.String()
+
+    blp = api.Blueprint("words", __name__)
+
+    @blp.get("/words/")
+    @blp.arguments(WordSchema, location="query")
+    @blp.response(200)
+    def show_word(query):
+        return json.dumps(query)
+
+    app = create_app(settings)
+    app.register_blueprint(blp)
+    client = app.test_client()
+    assert client.get("/words/?word=x").json == {"word": "x"}
+    response = client.get("/words/?word=x&after=LWlkIDU")
+    assert response.status_code == 422
+    assert response.json["errors"][0]["parameter"] == "after"
 
 
 @pytest.fixture
