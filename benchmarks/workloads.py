@@ -189,7 +189,7 @@ def _in_lua(call: Call) -> str:
 
 def pgbench_scripts(rows: int) -> dict[str, str]:
     """Give the statements of some workloads for pgbench, as Phresh makes them."""
-    page = Page("-id", ORDERS["-id"], 20, is_first=True, after=())
+    page = Page("-id", ORDERS["-id"], 20)
     values = {**NEW, "price": AsIs(":price / 100.0"), "owner_id": AsIs(":owner")}
     return {
         "read one": f"\\set id random(1, {rows})\n"

@@ -25,7 +25,7 @@ class Waker:
     """Wakes the green thread that waits for a connection.
 
     Its watcher goes on watching, and its timer running, from one wait to the next: to make both for
-    each wait took a tenth of the time of a request.
+    each wait took a twentieth of the time of a request.
 
     :param descriptor: of the connection's socket
     """

@@ -130,7 +130,7 @@ class Worker(GeventWorker):
 
     def fewest_connections(self) -> int:
         """Give the number of connections of the worker that has fewest."""
-        return min((count for count in self.board if count), default=1) - 1
+        return min(filter(None, self.board), default=1) - 1
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serve a connection until it ends."""
