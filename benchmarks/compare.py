@@ -42,8 +42,8 @@ from benchmarks.workloads import (
 )
 from phresh import create_app
 from phresh.cleanings.models import Cleaning
-from phresh.db import db
-from phresh.pages import write_cursor
+from phresh.database.base import db
+from phresh.web.pages import write_cursor
 
 CONNECTIONS = (16, 64)
 PGBENCH = "pgbench"

@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import insert, text
 
-from phresh.db import db
-from phresh.demo import add_many
-from phresh.users.models import Token, User
+from phresh.accounts.models import Token, User
+from phresh.cli.demo import add_many
+from phresh.database.base import db
 
 USERS = 1_000
 DISABLED, EXPIRED = USERS + 1, USERS + 2  # two more, whose tokens are not good

@@ -20,12 +20,13 @@ from sqlalchemy import func, select, text, union_all
 from phresh import create_app
 from phresh.cleanings import queries
 from phresh.cleanings.models import CHANGED, ORDERS, Cleaning
-from phresh.db import db, fetch
-from phresh.demo import add_many
+from phresh.cli.demo import add_many
+from phresh.database.base import db
+from phresh.database.statements import Query
+from phresh.database.transactions import fetch
 from phresh.feed.queries import event_page
 from phresh.feed.schemas import FeedSchema
-from phresh.pages import Page
-from phresh.statements import Query
+from phresh.web.pages import Page
 
 ROUNDS = 200
 PLANNED = 6  # runs of a prepared statement, after which its plan may be one for any values

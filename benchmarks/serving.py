@@ -43,7 +43,7 @@ class Contender:
 # folder of their own, where gunicorn finds no gunicorn.conf.py to read.
 LISTEN = f"--workers {WORKERS} --bind 127.0.0.1:{{port}} --no-control-socket"
 GTHREAD = f"{LISTEN} --worker-class gthread --threads 8"
-OURS = f"{LISTEN} --worker-class phresh.worker.Worker --keep-alive 5"
+OURS = f"{LISTEN} --worker-class phresh.serving.worker.Worker --keep-alive 5"
 UVICORN = (
     f"--workers {WORKERS} --port {{port}} --loop uvloop --http httptools --no-proxy-headers "
     "fastapi_asyncpg:app"

@@ -19,11 +19,11 @@ from benchmarks.samples import (
     token,
     token_hash,
 )
+from phresh.accounts.queries import user_of_token
 from phresh.cleanings import queries
 from phresh.cleanings.models import ORDERS
-from phresh.pages import Page, write_cursor
-from phresh.statements import Query
-from phresh.users.queries import user_of_token
+from phresh.database.statements import Query
+from phresh.web.pages import Page, write_cursor
 
 PATH = "/api/cleanings/"
 FEED = "/api/feed/cleanings/"

@@ -6,7 +6,8 @@ from alembic.util import CommandError
 from sqlalchemy import event, text
 from sqlalchemy.exc import OperationalError
 
-from phresh.db import db, shown
+from phresh.config import without_secrets
+from phresh.database.base import db
 
 # A migration that can't have its lock at once gives up, instead of making every request wait
 # behind it. Run it again.
@@ -55,7 +56,7 @@ def run():
                 context.run_migrations()
     except OperationalError as error:  # as when the database is away, or others hold a lock
         why = " ".join(f"{error.orig} {error.statement or ''}".split())
-        raise CommandError(f"{shown(db.engine.url)}: {why}") from error
+        raise CommandError(f"{without_secrets(db.engine.url)}: {why}") from error
 
 
 run()

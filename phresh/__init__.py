@@ -5,38 +5,54 @@ from typing import Any
 
 from flask import Flask
 
-from phresh import api, auth, cli, db, docs, logs
+from phresh.accounts import passwords
+from phresh.accounts.views import blp as users_blp
 from phresh.cleanings.views import blp as cleanings_blp
+from phresh.cli import commands
 from phresh.config import read_settings
+from phresh.database import engine
+from phresh.deletion.views import blp as deletion_blp
 from phresh.evaluations.views import blp as evaluations_blp
 from phresh.feed.views import blp as feed_blp
-from phresh.health.views import blp as health_blp
 from phresh.offers.views import blp as offers_blp
+from phresh.operations.health import blp as health_blp
 from phresh.profiles.views import blp as profiles_blp
-from phresh.users.views import blp as users_blp
+from phresh.serving import logs
+from phresh.web import app as web
+from phresh.web import converters, cors, docs, openapi, problems
 
 __version__ = "1.0.0"
 
-RESOURCES = (
-    *(health_blp, users_blp, profiles_blp, cleanings_blp, offers_blp),
-    *(evaluations_blp, feed_blp),
-)
+RESOURCES = [
+    health_blp,
+    users_blp,
+    deletion_blp,
+    profiles_blp,
+    cleanings_blp,
+    offers_blp,
+    evaluations_blp,
+    feed_blp,
+]
 
 
 def create_app(settings: Mapping[str, Any] | None = None) -> Flask:
-    """Make the app.
+    """Create the app and return it.
 
     :param settings: what replaces the environment and ``.env`` (phresh/config.py lists them)
     :raises ConfigError: when a setting cannot be used
     """
-    app = api.App(__name__)
+    app = web.App(__name__)
     app.config.update(read_settings(settings), API_VERSION=__version__)
+    web.init_app(app)
     logs.init_app(app)
-    db.init_app(app)
-    auth.init_app(app)
-    smorest = api.init_app(app)
+    engine.init_app(app)
+    passwords.init_app(app)
+    converters.init_app(app)
+    problems.init_app(app)
+    cors.init_app(app)
+    api = openapi.init_app(app)
     for resource in RESOURCES:
-        smorest.register_blueprint(resource)
+        api.register_blueprint(resource)
     app.register_blueprint(docs.blp)
-    cli.init_app(app)
+    commands.init_app(app)
     return app

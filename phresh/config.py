@@ -24,10 +24,10 @@ ABOVE_ZERO = validate.Range(min=0, min_inclusive=False)
 SAMPLE_SECRETS = ("supersecret", "changeme")
 
 
-def _refuse_guessable(secret: str) -> None:
+def _reject_guessable(secret: str) -> None:
     if len(secret.encode()) < 32 or any(sample in secret.lower() for sample in SAMPLE_SECRETS):
         raise ValidationError(
-            "Must have 32 bytes or more, and be no sample. To make one: "
+            "Must have 32 bytes or more, and not be a sample. To make one: "
             "python3 -c 'import secrets; print(secrets.token_hex(32))'"
         )
 
@@ -42,8 +42,8 @@ class SettingsSchema(Schema):
     class Meta:
         unknown = INCLUDE  # Flask's own settings pass
 
-    # Of Flask, for who adds something that is signed; Phresh signs nothing.
-    SECRET_KEY = fields.String(load_default=None, validate=_refuse_guessable)
+    # Flask's, for code that signs something; Phresh signs nothing.
+    SECRET_KEY = fields.String(load_default=None, validate=_reject_guessable)
 
     DATABASE_URL = fields.String(load_default=None)
     POSTGRES_SERVER = fields.String(load_default=None)
@@ -52,39 +52,39 @@ class SettingsSchema(Schema):
     POSTGRES_PASSWORD = fields.String(load_default=None)
     POSTGRES_DB = fields.String(load_default="phresh")
 
-    # Connections of a worker: times the workers, that has to stay below the server's
-    # max_connections (100 unless changed).
+    # Connections of a worker: times the workers, that must stay below the server's max_connections
+    # (100 by default).
     POOL_SIZE = fields.Integer(load_default=10, validate=POSITIVE)
-    # Seconds, the shorter ones first: for a lock, a statement, all that a request waits for the
-    # database; for one of the pool's connections, to connect, between the statements of a
-    # transaction.
-    # The first is more than PostgreSQL's deadlock_timeout of 1 s: else no deadlock is seen, nor
-    # tried again.
+    # Seconds, the shorter ones first: to wait for a lock, to run a statement, all that a request
+    # may wait for the database; to wait for a connection of the pool, to connect, between the
+    # statements of a transaction.
+    # The first must exceed PostgreSQL's deadlock_timeout of 1 s: otherwise no deadlock is detected
+    # and retried.
     LOCK_TIMEOUT = fields.Float(load_default=1.5, validate=ABOVE_ZERO)
     STATEMENT_TIMEOUT = fields.Float(load_default=3, validate=ABOVE_ZERO)
     DATABASE_TIMEOUT = fields.Float(load_default=5, validate=ABOVE_ZERO)
     POOL_TIMEOUT = fields.Float(load_default=3, validate=ABOVE_ZERO)
     CONNECT_TIMEOUT = fields.Integer(load_default=2, validate=POSITIVE)
     IDLE_TIMEOUT = fields.Float(load_default=10, validate=ABOVE_ZERO)
-    # Whether to ask the server for these limits when connecting, which PgBouncer refuses.
+    # Whether to send these limits to the server when connecting, which PgBouncer refuses.
     DATABASE_LIMITS = fields.Boolean(load_default=True)
-    # Whether a connection keeps what it has planned, which PgBouncer's transactions forbid.
+    # Whether connections keep prepared statements; not through PgBouncer in transaction mode.
     PREPARED_STATEMENTS = fields.Boolean(load_default=True)
 
-    # Whether who has no account may post.
+    # Whether guests may post.
     GUEST_POSTING = fields.Boolean(load_default=True)
-    # Seconds that a token is good for.
+    # Seconds for which a token is valid.
     TOKEN_LIFETIME = fields.Integer(
         load_default=7 * 24 * 3600, validate=validate.Range(1, YEARS_10)
     )
-    # Of Argon2id: passes, KiB, lanes; then how many passwords a worker hashes at once, and seconds
-    # to wait for that.
+    # Argon2id: passes, KiB, lanes; then how many passwords a worker hashes at once, and seconds to
+    # wait for a turn.
     ARGON2_TIME_COST = fields.Integer(load_default=2, validate=POSITIVE)
     ARGON2_MEMORY_COST = fields.Integer(load_default=19456, validate=validate.Range(min=8))
     ARGON2_PARALLELISM = fields.Integer(load_default=1, validate=POSITIVE)
     HASHES_AT_ONCE = fields.Integer(load_default=1, validate=POSITIVE)
     HASH_TIMEOUT = fields.Float(load_default=5, validate=ABOVE_ZERO)
-    # How often one may fail to log in, and register; the windows in seconds.
+    # Limits on failed logins and on registrations; the time windows in seconds.
     RATELIMIT_ENABLED = fields.Boolean(load_default=True)
     LOGIN_FAILURES_PER_ACCOUNT = fields.Integer(load_default=10, validate=POSITIVE)
     LOGIN_FAILURES_PER_ADDRESS = fields.Integer(load_default=50, validate=POSITIVE)
@@ -98,7 +98,7 @@ class SettingsSchema(Schema):
         load_default=lambda: min(os.cpu_count() or 1, 8), validate=validate.Range(min=1)
     )
     THREADS = fields.Integer(load_default=1000, validate=POSITIVE)
-    # Names that requests may be for (any, unless given), and how many proxies stand in front.
+    # Allowed Host names (any by default), and the number of trusted proxies in front.
     TRUSTED_HOSTS = DelimitedList(fields.String(), load_default=None)
     TRUSTED_PROXIES = fields.Integer(load_default=0, validate=validate.Range(min=0))
     CORS_ORIGINS = DelimitedList(fields.String(), load_default=lambda: ["*"])
@@ -106,7 +106,7 @@ class SettingsSchema(Schema):
 
     @validates_schema(skip_on_field_errors=True)
     def _check_together(self, settings: dict[str, Any], **_: Any) -> None:
-        # The limit closest to the cause has to be the one that is met.
+        # The limit closest to the cause must be reached first.
         order = ("LOCK_TIMEOUT", "STATEMENT_TIMEOUT", "DATABASE_TIMEOUT")
         for shorter, longer in pairwise(order):
             if settings[shorter] >= settings[longer]:
@@ -118,7 +118,7 @@ class SettingsSchema(Schema):
 
 
 def read_settings(settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Give the checked settings, defaults filled in.
+    """Return the checked settings, with defaults filled in.
 
     :param settings: what replaces the environment and ``.env``
     :raises ConfigError: when one has a value that cannot be used
@@ -126,7 +126,7 @@ def read_settings(settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
     schema = SettingsSchema()
     if settings is None:
         environment = {**dotenv_values(ROOT / ".env"), **os.environ}
-        # An empty variable is how .env.example leaves one out.
+        # In .env.example an empty value means "not set".
         settings = {name: environment[name] for name in schema.fields if environment.get(name)}
     try:
         loaded: dict[str, Any] = schema.load(settings)
@@ -138,17 +138,22 @@ def read_settings(settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
     return loaded
 
 
+def without_secrets(url: URL) -> str:
+    """Return a database URL without its passwords."""
+    return url.difference_update_query(["password", "sslpassword"]).render_as_string()
+
+
 def _first(messages: Any) -> str:
-    """Give the first sentence of marshmallow's nested messages."""
+    """Return the first sentence of marshmallow's nested messages."""
     while not isinstance(messages, str):
         messages = next(iter(messages.values() if isinstance(messages, dict) else messages))
     return messages
 
 
 def _database_url(settings: Mapping[str, Any]) -> URL | None:
-    """Give the URL of the configured database, None where none is.
+    """Return the URL of the configured database, None if there is none.
 
-    A scheme that names no driver means psycopg2.
+    A scheme without a driver means psycopg2.
     """
     text = settings["DATABASE_URL"]
     if not text and not settings["POSTGRES_SERVER"]:

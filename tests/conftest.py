@@ -4,39 +4,25 @@ import hashlib
 import io
 import json
 import logging
-import re
+import os
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
 import pytest
-from argon2 import PasswordHasher
 from flask import Flask
-from flask.testing import FlaskClient
 from flask_migrate import upgrade
-from sqlalchemy import Engine, Executable, text
+from sqlalchemy import Engine, text
 
 from phresh import create_app
 from phresh.cleanings.models import Cleaning
 from phresh.config import read_settings
-from phresh.db import Session, db
-from phresh.logs import JSONFormatter
-from phresh.statements import Query, query
-
-
-@query
-def sql_text(statement: str) -> Executable:
-    """The SQL as it stands, for a view that a test makes."""
-    return text(statement).execution_options(plan_by_values=True)
-
-
-def next_page(response: Any) -> str | None:
-    """The URL of the page after this one, as its answer says; None after the last."""
-    link = response.headers.get("Link")
-    return re.fullmatch(r'<(.+)>; rel="next"', link)[1] if link else None
-
+from phresh.database.base import db
+from phresh.database.statements import Query
+from phresh.database.transactions import UnitOfWork
+from phresh.serving.logs import JSONFormatter
+from tests.tools.users import CHEAP, PASSWORD, Someone
 
 CREATE = "CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C.UTF-8'"
 
@@ -45,12 +31,14 @@ CREATE = "CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C.UTF-8'
 def make_database() -> Iterator[Any]:
     """Make empty databases on the server that the app would use; drop them at the end."""
     configured = create_app()
+    # Each process of pytest-xdist has databases of its own.
+    process = os.environ.get("PYTEST_XDIST_WORKER", "")
     made: set[str] = set()
     with configured.app_context():
         server = db.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     def make(suffix: str) -> str:
-        name = f"{server.url.database}_{suffix}"
+        name = f"{server.url.database}_{suffix}{process}"
         with server.connect() as connection:
             connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
             connection.execute(text(CREATE.format(name)))
@@ -149,31 +137,6 @@ def make_cleaning(app) -> Any:
     return make
 
 
-@dataclass
-class Someone:
-    """A user, and a client that sends their token."""
-
-    id: int
-    username: str
-    email: str
-    token: str
-    app: Flask
-    client: FlaskClient = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.client = self.make_client()
-
-    def make_client(self) -> FlaskClient:
-        """Make another client, as for another thread."""
-        client = self.app.test_client()
-        client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {self.token}"
-        return client
-
-
-PASSWORD = "correct horse battery"
-CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-
-
 @pytest.fixture
 def make_user(app, sql) -> Any:
     """Put users into the table, each with a token; they can log in with PASSWORD."""
@@ -216,13 +179,13 @@ def ben(make_user) -> Someone:
 def statements(monkeypatch) -> list[str]:
     """The SQL statements that were sent, without BEGIN and the like."""
     seen: list[str] = []
-    run = Session.run
+    run = UnitOfWork.run
 
-    def noted(session: Session, query: Query) -> Any:
+    def noted(unit: UnitOfWork, query: Query) -> Any:
         seen.append(query.statement.text)
-        return run(session, query)
+        return run(unit, query)
 
-    monkeypatch.setattr(Session, "run", noted)
+    monkeypatch.setattr(UnitOfWork, "run", noted)
     return seen
 
 

@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import text
 
 from phresh import config, create_app
-from phresh.config import ROOT, ConfigError, read_settings
-from phresh.db import db, shown
+from phresh.config import ROOT, ConfigError, read_settings, without_secrets
+from phresh.database.base import db
 
 
 @pytest.fixture(autouse=True)
@@ -110,8 +110,8 @@ def test_a_comma_in_the_password_is_no_second_host():
 
 def test_secrets_are_not_shown():
     url = url_of("postgresql://u:topsecret@h/n?password=topsecret&sslpassword=topsecret")
-    assert "topsecret" not in shown(url)
-    assert "u:***@h/n" in shown(url)
+    assert "topsecret" not in without_secrets(url)
+    assert "u:***@h/n" in without_secrets(url)
 
 
 @pytest.mark.parametrize(
@@ -190,6 +190,6 @@ def test_argon2_gets_8_kib_a_lane(environment):
 
 
 def test_without_a_database_and_without_the_embedded_one_nothing_starts(environment):
-    environment.setattr("phresh.embedded.PACKAGE", "not-installed")
+    environment.setattr("phresh.database.embedded.PACKAGE", "not-installed")
     with pytest.raises(ConfigError, match="DATABASE_URL"):
         create_app()

@@ -1,1 +1,1 @@
-"""Users: accounts, and the tokens that stand for them."""
+"""Accounts: users, their passwords and tokens, and limits on guessing."""

@@ -1,7 +1,7 @@
-"""Limits on guessing: how often someone may try something in a while.
+"""Rate limits on guessing: how often something may be attempted in a time window.
 
-Each try that counts is a row, so a limit holds for all workers on all machines, and its window
-slides. The table is unlogged: after a crash of the database, counting begins anew.
+Each attempt that counts is a row, so a limit holds for all workers on all machines, and its window
+slides. The table is unlogged: after a crash of the database, counting starts again.
 """
 
 import math
@@ -27,16 +27,17 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from phresh.db import Base, fetch_apart
-from phresh.statements import Query, Value, query
+from phresh.database.base import Base
+from phresh.database.statements import Query, Value, query
+from phresh.database.transactions import fetch_autocommit
 
-# As some proxies write who asks: 192.0.2.1:1234, [2001:db8::1]:1234.
+# As some proxies write the client's address: 192.0.2.1:1234, [2001:db8::1]:1234.
 WITH_PORT = re.compile(r"\A(?:([\d.]+):\d+|\[(.*)\](?::\d+)?)\Z")
 SECOND = text("interval '1 second'")
 
 
 class Attempt(Base):
-    """A try that counts."""
+    """An attempt that counts."""
 
     __tablename__ = "attempts"
     __table_args__ = (Index(None, "key", "at"), Index(None, "at"), {"prefixes": ["UNLOGGED"]})
@@ -47,11 +48,11 @@ class Attempt(Base):
 
 
 class Limit(NamedTuple):
-    """How often something may be tried.
+    """How often something may be attempted.
 
-    :param key: what and by whom
-    :param times: how often
-    :param seconds: in how long a time
+    :param key: what, and by whom
+    :param times: the number of attempts at most
+    :param seconds: the length of the time window
     """
 
     key: str
@@ -60,14 +61,14 @@ class Limit(NamedTuple):
 
 
 def registrations() -> list[Limit]:
-    """Give the limit on registrations from where the request comes."""
+    """Return the limit on registrations from the client's network."""
     config = current_app.config
     key = f"registration from {_network()}"
     return [Limit(key, config["REGISTRATIONS_PER_ADDRESS"], config["REGISTRATION_WINDOW"])]
 
 
 def failed_logins(account: str) -> list[Limit]:
-    """Give the limits on failed logins: to an account, and from where the request comes."""
+    """Return the limits on failed logins: to an account, and from the client's network."""
     config = current_app.config
     seconds = config["LOGIN_WINDOW"]
     return [
@@ -77,7 +78,7 @@ def failed_logins(account: str) -> list[Limit]:
 
 
 def _network() -> str:
-    """Give the address of the client; of IPv6 the network of 64 bits, all of which is one's own."""
+    """Return the client's address; for IPv6 its network of 64 bits, which one customer has."""
     try:
         address = ip_address(WITH_PORT.sub(r"\1\2", request.remote_addr or ""))
     except ValueError:
@@ -87,34 +88,38 @@ def _network() -> str:
     return str(address.ipv4_mapped or IPv6Network((int(address), 64), strict=False))
 
 
-def refuse_exceeded(limits: list[Limit]) -> None:
-    """Answer 429, with the seconds to wait, when one of the limits is reached."""
+def reject_if_exceeded(limits: list[Limit]) -> None:
+    """Respond 429, with the seconds to wait, when one of the limits is reached."""
     if not current_app.config["RATELIMIT_ENABLED"]:
         return
     waits = [
         float(row[0])
         for limit in limits
-        for row in fetch_apart(_wait(limit.times, key=limit.key, seconds=limit.seconds))
+        for row in fetch_autocommit(_wait(limit.times, key=limit.key, seconds=limit.seconds))
     ]
     if waits:
-        seconds = str(max(1, math.ceil(max(waits))))
-        abort(429, message="Too many tries. Try again later.", headers={"Retry-After": seconds})
+        seconds = max(1, math.ceil(max(waits)))
+        abort(
+            429,
+            message=f"Too many attempts. Try again in {seconds} seconds.",
+            headers={"Retry-After": str(seconds)},
+        )
 
 
-def count(limits: list[Limit]) -> None:
-    """Count a try, whether or not the request is refused."""
+def record(limits: list[Limit]) -> None:
+    """Count an attempt, whether or not the request is rejected."""
     if current_app.config["RATELIMIT_ENABLED"]:
         for limit in limits:
-            fetch_apart(_new_attempt(key=limit.key))
+            fetch_autocommit(_new_attempt(key=limit.key))
 
 
 @query
 def _wait(times: int, *, key: Value, seconds: Value) -> Executable:
-    """How many seconds until less than so many tries are in the window; no row when it is so."""
+    """Select the seconds until the limit allows an attempt; no row if it does now."""
     expires_at = Attempt.at + seconds * SECOND
     wait = select(func.extract("epoch", expires_at - func.now()))
-    tries = wait.where(Attempt.key == key, Attempt.at > func.now() - seconds * SECOND)
-    return tries.order_by(Attempt.at.desc()).offset(times - 1).limit(1)
+    attempts = wait.where(Attempt.key == key, Attempt.at > func.now() - seconds * SECOND)
+    return attempts.order_by(Attempt.at.desc()).offset(times - 1).limit(1)
 
 
 @query
@@ -123,7 +128,7 @@ def _new_attempt(*, key: Value) -> Executable:
 
 
 def deleted_old_attempts() -> Query:
-    """Delete the tries that are older than any window."""
+    """Delete the attempts that are older than any time window."""
     config = current_app.config
     return _deleted_attempts(seconds=max(config["LOGIN_WINDOW"], config["REGISTRATION_WINDOW"]))
 

@@ -1,4 +1,4 @@
-"""The tables of users and of their tokens."""
+"""The tables of users and tokens."""
 
 from datetime import datetime
 
@@ -15,14 +15,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from phresh.api import USERNAME
-from phresh.db import Base
+from phresh.database.base import Base
+from phresh.web.fields import USERNAME
 
 EMAIL_MAX = 254  # RFC 5321 4.5.3.1.3, less the brackets
 
 
 class User(Base):
-    """An account. Nobody else has its email or username, in any case."""
+    """An account. Its email and username are unique, ignoring case."""
 
     __tablename__ = "users"
     __table_args__ = (
@@ -46,7 +46,7 @@ Index(UNIQUE_USERNAME, func.lower(User.username), unique=True)
 
 
 class Token(Base):
-    """A token that stands for a user until it expires or is deleted; only its hash is known."""
+    """A token of a user, valid until it expires or is deleted; only its hash is stored."""
 
     __tablename__ = "tokens"
     __table_args__ = (

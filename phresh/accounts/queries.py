@@ -1,4 +1,4 @@
-"""The queries on users and their tokens."""
+"""The queries on users and tokens."""
 
 from typing import Any
 
@@ -16,8 +16,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import aliased
 
-from phresh.statements import Value, json_object, query, row_json
-from phresh.users.models import Token, User
+from phresh.accounts.models import Token, User
+from phresh.database.statements import Value, json_object, query, row_json
 
 RENDERED = row_json(
     *(getattr(User, name) for name in ("id", "email", "username", "created_at", "updated_at"))
@@ -26,13 +26,13 @@ CREDENTIALS = (User.id, User.email, User.username, User.password_hash, User.is_a
 
 
 def public_user(user_id: Any) -> ColumnElement[Any]:
-    """What everyone may know of a user, as a JSON object in another row; null of nobody."""
-    person = aliased(User)  # of their own, where users are read from already
+    """Return the SQL for what everyone may see of a user, as a JSON object; null for no user."""
+    person = aliased(User)  # the statement around it may read from users too
     return select(json_object(person.username)).where(person.id == user_id).scalar_subquery()
 
 
 def has_username(username: Value) -> ColumnElement[bool]:
-    """Whether a user has that name, in any case."""
+    """Return the condition that a user has that username, ignoring case."""
     return func.lower(User.username) == func.lower(username)
 
 
@@ -42,64 +42,58 @@ def _by_id(user_id: Value) -> Select[Any]:
 
 @query
 def user_by_id(*, user_id: Value) -> Executable:
-    """One user as they see themselves, or no row."""
+    """Select a user as they see themselves."""
     return _by_id(user_id)
 
 
 @query
 def id_of_user(*, username: Value) -> Executable:
-    """The id of a user, or no row."""
+    """Select the id of a user."""
     return select(User.id).where(has_username(username))
 
 
 @query
 def locked_user(*, user_id: Value) -> Executable:
-    """One user who can't be deleted until this transaction ends, or no row."""
+    """Lock a user against deletion until this transaction ends."""
     return select(User.id).where(User.id == user_id).with_for_update(read=True, key_share=True)
 
 
 @query
 def locked_users(*, username: Value, user_id: Value) -> Executable:
-    """Two users who can't be deleted until this transaction ends, and whether it is that name."""
+    """Lock two users against deletion; select their ids, and which one has the username."""
     is_named = has_username(username)
     users = select(User.id, is_named).where(or_(is_named, User.id == user_id)).order_by(User.id)
     return users.with_for_update(read=True, key_share=True)
 
 
 @query
-def user_to_delete(*, user_id: Value) -> Executable:
-    """One user to whom nobody else can refer until this transaction ends, or no row."""
-    return select(User.id).where(User.id == user_id).with_for_update()
-
-
-@query
 def credentials_by_email(*, email: Value) -> Executable:
-    """What decides who may log in with an email, or no row."""
+    """Select the credentials of the account with an email."""
     return select(*CREDENTIALS).where(func.lower(User.email) == func.lower(email))
 
 
 @query
 def credentials_by_id(*, user_id: Value) -> Executable:
-    """The same of a user, or no row."""
+    """Select the credentials of a user."""
     return select(*CREDENTIALS).where(User.id == user_id)
 
 
 @query
 def locked_credentials(*, user_id: Value, password_hash: Value) -> Executable:
-    """A user who can't be changed until this transaction ends; no row if the password was."""
+    """Lock a user against changes; no row if the password has changed."""
     unchanged = (User.id == user_id, User.password_hash == password_hash, User.is_active)
     return select(User.id).where(*unchanged).with_for_update(key_share=True)
 
 
 @query
 def new_user(**values: Value) -> Executable:
-    """Insert a user; gives the id too."""
+    """Insert a user; select the id too."""
     return insert(User).values(values).returning(RENDERED, User.id)
 
 
 @query
 def changed_user(*, user_id: Value, **changes: Value) -> Executable:
-    """Change a user, or no row; without changes they are only read."""
+    """Change a user; without changes, select them."""
     if not changes:
         return _by_id(user_id)
     changed = update(User).where(User.id == user_id)
@@ -108,26 +102,20 @@ def changed_user(*, user_id: Value, **changes: Value) -> Executable:
 
 @query
 def rehashed_password(*, user_id: Value, password_hash: Value) -> Executable:
-    """Store another hash of the same password."""
+    """Store a new hash of the same password."""
     return update(User).where(User.id == user_id).values(password_hash=password_hash)
 
 
 @query
 def disabled_user(*, username: Value, is_active: Value) -> Executable:
-    """Disable an account, or enable it again; no row where there is none."""
+    """Disable an account, or enable it again."""
     changed = update(User).where(has_username(username)).values(is_active=is_active)
     return changed.returning(User.id)
 
 
 @query
-def deleted_user(*, user_id: Value) -> Executable:
-    """Delete a user."""
-    return delete(User).where(User.id == user_id)
-
-
-@query
 def new_token(*, user_id: Value, token_hash: Value, seconds: Value) -> Executable:
-    """Insert a token that expires after so many seconds."""
+    """Insert a token that expires after that many seconds."""
     expires_at = func.now() + seconds * text("interval '1 second'")
     values = {"user_id": user_id, "hash": token_hash, "expires_at": expires_at}
     return insert(Token).values(values)
@@ -135,25 +123,25 @@ def new_token(*, user_id: Value, token_hash: Value, seconds: Value) -> Executabl
 
 @query
 def user_of_token(*, token_hash: Value) -> Executable:
-    """The user that a token stands for, or no row: unknown, ended, expired, account disabled."""
+    """Select the user of a token; no row if it is not valid or the account is disabled."""
     user = select(User.id, User.username).join(Token, Token.user_id == User.id)
     return user.where(Token.hash == token_hash, Token.expires_at > func.now(), User.is_active)
 
 
 @query
 def deleted_token(*, token_hash: Value) -> Executable:
-    """End a token."""
+    """Delete a token."""
     return delete(Token).where(Token.hash == token_hash)
 
 
 @query
 def deleted_tokens(*, user_id: Value, **kept: Value) -> Executable:
-    """End all tokens of a user, but the one with the hash ``but`` where that is given."""
+    """Delete all tokens of a user, except the one with the hash ``but``, if that is passed."""
     others = [Token.hash != token_hash for token_hash in kept.values()]
     return delete(Token).where(Token.user_id == user_id, *others)
 
 
 @query
 def deleted_expired_tokens() -> Executable:
-    """Delete the tokens that are good for nothing any more."""
+    """Delete expired tokens."""
     return delete(Token).where(Token.expires_at <= func.now()).returning(Token.user_id)

@@ -1,4 +1,4 @@
-"""What a user looks like, going in and out."""
+"""The schemas of users and tokens."""
 
 import re
 from contextlib import suppress
@@ -17,28 +17,28 @@ from marshmallow import (
 )
 from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
-from phresh.api import USERNAME, Text
-from phresh.users.models import EMAIL_MAX
+from phresh.accounts.models import EMAIL_MAX
+from phresh.web.fields import USERNAME, Text
 
-# ASVS 5.0 6.2.1, 6.2.4, 6.2.5, 6.2.9: of a certain length, not common, no rules of what is in it.
+# ASVS 5.0 6.2.1, 6.2.4, 6.2.5, 6.2.9: a minimum length, not common, any characters.
 PASSWORD_MIN, PASSWORD_MAX = 8, 128
 COMMON = 3_000
 
-EMAIL = {"example": "anna@phresh.io"}
+EMAIL = {"example": "anna@phresh.example"}
 NAME = {"example": "anna"}
 PASSWORD = {"format": "password", "example": "four cats on a roof"}
 
 
 def normalized(email: str) -> str:
-    """Give the one form of an address: its domain in lower case and Unicode, all of it composed.
+    """Return the canonical form of an email address: NFC, the domain in lower case and Unicode.
 
-    :raises EmailNotValidError: when it is none
+    :raises EmailNotValidError: when it is not an email address
     """
     return validate_email(email, check_deliverability=False).normalized
 
 
 class Email(Text):
-    """An email address by its form (RFC 5321, 5322, 6531); nobody is asked whether it exists."""
+    """An email address by its syntax (RFC 5321, 5322, 6531); it need not exist."""
 
     def __init__(self, **kwargs: Any) -> None:
         metadata = {**EMAIL, "format": "email", "pattern": "^[^@\\u0000]+@[^@\\u0000]+$"}
@@ -70,31 +70,31 @@ class Username(fields.String):
 
 @cache
 def _common_passwords() -> frozenset[str]:
-    """Give the most common ones of those that are long enough, in lower case."""
+    """Return the most common passwords that are long enough, in lower case."""
     long_enough = [text for text in FREQUENCY_LISTS["passwords"] if len(text) >= PASSWORD_MIN]
     return frozenset(long_enough[:COMMON])
 
 
-def _refuse_common(password: str) -> None:
+def _reject_common(password: str) -> None:
     if password.lower() in _common_passwords():
-        raise ValidationError("Is one of the most common passwords.")
+        raise ValidationError("This password is too common.")
 
 
 class NewPassword(Text):
-    """A password that is to be set."""
+    """A new password."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(
             min_length=PASSWORD_MIN,
             max_length=PASSWORD_MAX,
-            validate=[_refuse_common],
+            validate=[_reject_common],
             metadata=PASSWORD,
             **kwargs,
         )
 
 
 def is_a_name(password: str, *names: str) -> bool:
-    """Whether a password is one of these names, in any case."""
+    """Return whether a password is one of these names, ignoring case."""
     return password.lower() in (name.lower() for name in names)
 
 
@@ -132,20 +132,20 @@ class RegisteredUserSchema(UserSchema):
 
 
 class UserCreateSchema(Schema):
-    """An account to be made."""
+    """A new account."""
 
     email = Email(required=True)
     username = Username(required=True, metadata=NAME)
     password = NewPassword(required=True)
 
     @validates_schema(skip_on_field_errors=True)
-    def _refuse_name(self, data: dict[str, str], **_: Any) -> None:
+    def _reject_name(self, data: dict[str, str], **_: Any) -> None:
         if is_a_name(data["password"], data["username"], data["email"]):
             raise ValidationError(IS_A_NAME, "password")
 
 
 class UserUpdateSchema(Schema):
-    """Changes to an account; what is left out stays as it is."""
+    """Changes to an account; fields left out stay as they are."""
 
     email = Email()
     username = Username(metadata=NAME)
@@ -162,7 +162,7 @@ class UserUpdateSchema(Schema):
 
 
 class LoginSchema(Schema):
-    """The form of the password flow (RFC 6749 4.3.2); it ignores other fields (3.2)."""
+    """The form of the password flow (RFC 6749 4.3.2); other fields are ignored (3.2)."""
 
     class Meta:
         unknown = EXCLUDE
@@ -172,12 +172,12 @@ class LoginSchema(Schema):
         required=True,
         min_length=1,
         max_length=EMAIL_MAX,
-        metadata={**EMAIL, "description": "The email"},
+        metadata={**EMAIL, "description": "Your email address"},
     )
     password = Text(required=True, min_length=1, max_length=PASSWORD_MAX, metadata=PASSWORD)
 
     @post_load
     def _normalize(self, form: dict[str, str], **_: Any) -> dict[str, str]:
-        with suppress(EmailNotValidError):  # which nobody has
+        with suppress(EmailNotValidError):  # no account has it
             form["username"] = normalized(form["username"])
         return form

@@ -6,23 +6,10 @@ from flask import current_app
 from flask_smorest import abort
 from psycopg2.errors import UniqueViolation
 
-from phresh import limits
-from phresh.api import LOCATION, Blueprint, envelope
-from phresh.auth import (
-    confirmed,
-    current_account,
-    login_required,
-    new_token,
-    passwords,
-    refuse_token,
-    still_confirmed,
-)
-from phresh.db import fetch
-from phresh.profiles.queries import new_profile
-from phresh.statements import Query
-from phresh.users import queries, services
-from phresh.users.models import UNIQUE_EMAIL, UNIQUE_USERNAME
-from phresh.users.schemas import (
+from phresh.accounts import limits, queries
+from phresh.accounts.models import UNIQUE_EMAIL, UNIQUE_USERNAME
+from phresh.accounts.passwords import passwords
+from phresh.accounts.schemas import (
     IS_A_NAME,
     LoginSchema,
     RegisteredUserSchema,
@@ -32,18 +19,32 @@ from phresh.users.schemas import (
     UserUpdateSchema,
     is_a_name,
 )
+from phresh.accounts.services import still_valid, verify_credentials
+from phresh.accounts.tokens import (
+    current_account,
+    login_not_required,
+    login_required,
+    new_token,
+    reject_token,
+)
+from phresh.database.statements import Query
+from phresh.database.transactions import fetch
+from phresh.web.arguments import envelope
+from phresh.web.blueprint import Blueprint
+from phresh.web.openapi import LOCATION
 
 blp = Blueprint("users", __name__, url_prefix="/api/users", description="Accounts and tokens")
 
 ME = f"{blp.url_prefix}/me/"
 NO_STORE = {"Cache-Control": "no-store"}  # RFC 6749 5.1
 TAKEN = {
-    UNIQUE_EMAIL: "There is an account with that email already.",
-    UNIQUE_USERNAME: "There is an account with that username already.",
+    UNIQUE_EMAIL: "An account with this email already exists.",
+    UNIQUE_USERNAME: "An account with this username already exists.",
 }
 
 
 @blp.post("/")
+@login_not_required
 @blp.arguments(envelope("new_user", UserCreateSchema))
 @blp.response(201, RegisteredUserSchema, headers=LOCATION)
 @blp.alt_response(409)
@@ -51,20 +52,20 @@ TAKEN = {
 def create_user(user: dict[str, str]) -> tuple[str, dict[str, str]]:
     """Register
 
-    The answer has a first token, so that there is no need to log in.
+    The response has an access token, so that you need not log in.
     """
-    tries = limits.registrations()
+    registrations = limits.registrations()
     with passwords().turn():
-        limits.refuse_exceeded(tries)
-        limits.count(tries)
+        limits.reject_if_exceeded(registrations)
+        limits.record(registrations)
         user["password_hash"] = passwords().hash(user.pop("password"))
     [(text, user_id)] = _unless_taken(queries.new_user(**user))
-    fetch(new_profile(user_id=user_id))
     registered = {**current_app.json.loads(text), "access_token": new_token(user_id)}
     return current_app.json.dumps(registered), {"Location": ME, **NO_STORE}
 
 
 @blp.post("/login/token/")
+@login_not_required
 @blp.arguments(LoginSchema, location="form")
 @blp.response(200, TokenSchema)
 @blp.alt_response(401)
@@ -72,17 +73,18 @@ def create_user(user: dict[str, str]) -> tuple[str, dict[str, str]]:
 def create_token(form: dict[str, str]) -> tuple[str, dict[str, str]]:
     """Log in
 
-    By email, as the field `username`, and password: the password flow of OAuth 2.
+    Send the email in the field `username`, and the password: the password flow of OAuth 2.
     """
     email, password = form["username"], form["password"]
-    found = confirmed(queries.credentials_by_email(email=email), password, email.lower())
+    query = queries.credentials_by_email(email=email)
+    found = verify_credentials(query, password, email.lower())
     password_hash = None
     if found is not None and passwords().is_outdated(found.password_hash):
         with passwords().turn():
             password_hash = passwords().hash(password)
-    if found is None or not still_confirmed(found):
-        why = "No account has that email and that password."
-        abort(401, message=why, headers={"WWW-Authenticate": "Bearer"})
+    if found is None or not still_valid(found):
+        challenge = {"WWW-Authenticate": "Bearer"}
+        abort(401, message="Wrong email or password.", headers=challenge)
     if password_hash is not None:
         fetch(queries.rehashed_password(user_id=found.user_id, password_hash=password_hash))
     return current_app.json.dumps(new_token(found.user_id)), NO_STORE
@@ -94,7 +96,7 @@ def create_token(form: dict[str, str]) -> tuple[str, dict[str, str]]:
 def delete_token() -> None:
     """Log out
 
-    Ends the token at once.
+    The token becomes invalid at once.
     """
     fetch(queries.deleted_token(token_hash=current_account().token_hash))
 
@@ -117,36 +119,25 @@ def get_me() -> str:
 def update_me(changes: dict[str, str]) -> str:
     """Change your account
 
-    Fields left out stay as they are. To change the email or the password, which one logs in with,
-    takes the old password, and ends all other tokens.
+    Fields left out stay as they are. Changing the email or the password requires the old password,
+    and makes all other tokens invalid.
     """
     account = current_account()
-    is_of_login = "email" in changes or "password" in changes
+    changes_login = "email" in changes or "password" in changes
     if "old_password" in changes:
         changes = _confirmed_changes(account.user_id, **changes)
     text = _me(_unless_taken(queries.changed_user(user_id=account.user_id, **changes)))
-    if is_of_login:
+    if changes_login:
         fetch(queries.deleted_tokens(user_id=account.user_id, but=account.token_hash))
     return text
-
-
-@blp.delete("/me/")
-@login_required
-@blp.response(204)
-def delete_me() -> None:
-    """Delete your account
-
-    Your cleanings go with it, completed ones aside, and so do your offers; one that was accepted
-    opens its cleaning again. What was completed stays without your name, and so do evaluations.
-    """
-    services.delete_account(current_account().user_id)
 
 
 def _confirmed_changes(
     user_id: int, *, old_password: str, password: str | None = None, **changes: str
 ) -> dict[str, str]:
-    """Give the changes with a hash of the new password, or answer 403 if the old one is wrong."""
-    found = confirmed(queries.credentials_by_id(user_id=user_id), old_password, str(user_id))
+    """Return the changes with a hash of the new password; respond 403 if the old one is wrong."""
+    query = queries.credentials_by_id(user_id=user_id)
+    found = verify_credentials(query, old_password, str(user_id))
     if found is not None:
         names = (changes.get("username", found.username), changes.get("email", found.email))
         if is_a_name(password or old_password, *names):
@@ -154,14 +145,14 @@ def _confirmed_changes(
         if password is not None:
             with passwords().turn():
                 changes["password_hash"] = passwords().hash(password)
-    if found is None or not still_confirmed(found):
+    if found is None or not still_valid(found):
         _me(fetch(queries.user_by_id(user_id=user_id)))
         abort(403, message="The old password is wrong.")
     return changes
 
 
 def _unless_taken(query: Query) -> list[tuple[Any, ...]]:
-    """Give the rows of a query, or answer 409 which name is taken."""
+    """Return the rows of a query; respond 409 if the email or the username is taken."""
     try:
         return fetch(query)
     except UniqueViolation as error:
@@ -169,8 +160,8 @@ def _unless_taken(query: Query) -> list[tuple[Any, ...]]:
 
 
 def _me(rows: list[tuple[Any, ...]]) -> str:
-    """Give what the only row renders, or answer 401: the account was deleted this moment."""
+    """Return the representation in the only row; respond 401 if the account is being deleted."""
     if not rows:
-        refuse_token()
+        reject_token()
     text: str = rows[0][0]
     return text

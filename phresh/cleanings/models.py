@@ -16,9 +16,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from phresh.api import NOT_BLANK
-from phresh.db import Base
-from phresh.pages import Order
+from phresh.database.base import Base
+from phresh.web.fields import NOT_BLANK
+from phresh.web.pages import Order
 
 CLEANING_TYPES = ("dust_up", "spot_clean", "full_clean")
 STATUSES = ("open", "taken", "completed")
@@ -28,7 +28,7 @@ PRICE_MAX = Decimal("99999999.99")
 
 
 class Cleaning(Base):
-    """A home to be cleaned, for a price per hour. Each CHECK mirrors a rule of the schemas."""
+    """A cleaning job at a price per hour. Each CHECK mirrors a rule of the schemas."""
 
     __tablename__ = "cleanings"
     __table_args__ = (
@@ -39,12 +39,12 @@ class Cleaning(Base):
         ),
         CheckConstraint(f"cleaning_type IN {CLEANING_TYPES}", name="cleaning_type"),
         CheckConstraint(f"status IN {STATUSES}", name="status"),
-        # Who owns a job can't go while someone does it.
+        # An account can't be deleted while its cleaning is taken.
         CheckConstraint("owner_id IS NOT NULL OR status <> 'taken'", name="owner_id"),
         # BETWEEN, since NaN is greater than every number.
         CheckConstraint(f"price BETWEEN 0 AND {PRICE_MAX}", name="price_range"),
         Index(None, "name"),
-        # The orders of the list, of all and of one type; then the words.
+        # The sort orders of the list, of all and of one type; then the words.
         Index(None, "price", "id"),
         Index(None, "cleaning_type", "id"),
         Index(None, "cleaning_type", "price", "id"),
@@ -73,15 +73,15 @@ class Cleaning(Base):
     description: Mapped[str | None] = mapped_column(Text)
     cleaning_type: Mapped[str] = mapped_column(Text, server_default=text("'spot_clean'"))
     price: Mapped[Decimal] = mapped_column(Numeric(10, 2))
-    # Null of a guest's, and of a completed one whose owner has deleted their account.
+    # Null for a guest, and for a completed cleaning whose owner's account was deleted.
     owner_id: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
-    # A trigger of the offers keeps it true.
+    # A trigger on offers keeps it up to date.
     status: Mapped[str] = mapped_column(Text, server_default=text("'open'"))
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
 
 
-# As the index for that has it.
+# As in the index ix_cleanings_changed.
 CHANGED = Cleaning.updated_at > Cleaning.created_at
 
 ID, PRICE = ("id", int), ("price", Decimal)
@@ -94,5 +94,5 @@ ORDERS = {
 
 
 def is_word_character(character: str) -> bool:
-    """Whether the index of words knows it; str.isalnum() takes more, like ½."""
+    """Return whether the index of words covers a character; str.isalnum() accepts more, like ½."""
     return character.isalpha() or character.isdecimal()

@@ -1,4 +1,4 @@
-"""What a cleaning looks like, going in and out."""
+"""The schemas of cleanings."""
 
 import re
 from decimal import Decimal
@@ -6,7 +6,7 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate, validates
 
-from phresh.api import Text
+from phresh.accounts.schemas import PublicUserSchema, Username
 from phresh.cleanings.models import (
     CLEANING_TYPES,
     DESCRIPTION_MAX,
@@ -16,15 +16,16 @@ from phresh.cleanings.models import (
     STATUSES,
     is_word_character,
 )
-from phresh.pages import PageSchema
-from phresh.users.schemas import PublicUserSchema, Username
+from phresh.web.fields import Text
+from phresh.web.pages import PageSchema
 
 CENT = Decimal("0.01")
 PRICE_TEXT = "[0-9]{1,8}(\\.[0-9]{1,2})?"
+ANY_PRICE_TEXT = "[0-9]{1,20}(\\.[0-9]{1,20})?"  # of which more is said than that it is no price
 
 
 class Price(fields.Field[Decimal]):
-    """A price per hour: a number, or its digits as text; never rounded, but refused."""
+    """A price per hour: a number, or a decimal string; rejected rather than rounded."""
 
     default_error_messages = {
         "invalid": "Must be a number or a string like 29.99.",
@@ -40,7 +41,7 @@ class Price(fields.Field[Decimal]):
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> Decimal:
         number = isinstance(value, int | Decimal) and not isinstance(value, bool)
-        if not number and not (isinstance(value, str) and re.fullmatch(PRICE_TEXT, value)):
+        if not number and not (isinstance(value, str) and re.fullmatch(ANY_PRICE_TEXT, value)):
             raise self.make_error("invalid")
         price = Decimal(value)
         # The range first: to quantize a number like 1e9999999 would fill the memory.
@@ -56,7 +57,7 @@ DESCRIPTION = {"example": "Three rooms and a cat."}
 
 
 class CleaningSchema(Schema):
-    """A cleaning, as it is answered."""
+    """A cleaning."""
 
     id = fields.Integer(required=True, metadata={"example": 1})
     name = fields.String(required=True, metadata=NAME)
@@ -68,14 +69,14 @@ class CleaningSchema(Schema):
         PublicUserSchema,
         required=True,
         allow_none=True,
-        metadata={"description": "Null: a guest, or gone"},
+        metadata={"description": "null if a guest posted it or the account was deleted"},
     )
     created_at = fields.AwareDateTime(required=True)
     updated_at = fields.AwareDateTime(required=True)
 
 
 class CleaningCreateSchema(Schema):
-    """A cleaning to be posted."""
+    """A new cleaning."""
 
     name = Text(required=True, max_length=NAME_MAX, blank=False, metadata=NAME)
     description = Text(
@@ -88,7 +89,7 @@ class CleaningCreateSchema(Schema):
 
 
 class CleaningUpdateSchema(Schema):
-    """Changes to a cleaning; what is left out stays as it is."""
+    """Changes to a cleaning; fields left out stay as they are."""
 
     name = Text(max_length=NAME_MAX, blank=False, metadata=NAME)
     description = Text(allow_none=True, max_length=DESCRIPTION_MAX, metadata=DESCRIPTION)
@@ -97,7 +98,7 @@ class CleaningUpdateSchema(Schema):
 
 
 class CleaningListSchema(PageSchema):
-    """Which cleanings to list, in which order."""
+    """The filters, the sort order and the page of a list of cleanings."""
 
     ORDERS = ORDERS
 
@@ -105,16 +106,16 @@ class CleaningListSchema(PageSchema):
         fields.String(validate=validate.OneOf(CLEANING_TYPES)),
         metadata={"description": "One of these types; can be repeated"},
     )
-    price_min = Price(metadata={"description": "Not cheaper"})
-    price_max = Price(metadata={"description": "Not dearer"})
+    price_min = Price(metadata={"description": "Minimum price per hour"})
+    price_max = Price(metadata={"description": "Maximum price per hour"})
     status = fields.String(validate=validate.OneOf(STATUSES))
-    owner = Username(metadata={"description": "Of this user"})
+    owner = Username(metadata={"description": "Username of the owner"})
     q = Text(
         max_length=100,
         blank=False,
         metadata={
-            "description": "All these words in name or description, or parts of words; what has "
-            "one or two characters only where a word starts"
+            "description": "All words must occur in name or description, also inside longer words. "
+            "Words of one or two characters match only at the start of a word."
         },
     )
     sort = fields.String(load_default="-id", validate=validate.OneOf(ORDERS))

@@ -7,13 +7,13 @@ from flask import request
 from flask_smorest import abort
 from psycopg2.errors import ForeignKeyViolation
 
-from phresh.api import LOCATION, Blueprint, envelope, refuse_if_changed
-from phresh.auth import (
+from phresh.accounts.tokens import (
     current_account,
-    current_account_or_guest,
+    current_account_or_none,
+    login_not_required,
     login_required,
     login_to_post,
-    refuse_token,
+    reject_token,
 )
 from phresh.cleanings import queries
 from phresh.cleanings.schemas import (
@@ -22,47 +22,51 @@ from phresh.cleanings.schemas import (
     CleaningSchema,
     CleaningUpdateSchema,
 )
-from phresh.db import fetch
-from phresh.idempotency import IdempotencyKeySchema, idempotent
-from phresh.pages import LINK, Page
-from phresh.statements import Query
+from phresh.database.statements import Query
+from phresh.database.transactions import fetch
+from phresh.web.arguments import envelope
+from phresh.web.blueprint import Blueprint
+from phresh.web.conditional import check_if_match
+from phresh.web.idempotency import IdempotencyKeySchema, idempotent
+from phresh.web.openapi import LOCATION
+from phresh.web.pages import LINK, Page
 
-blp = Blueprint(
-    "cleanings", __name__, url_prefix="/api/cleanings", description="Homes to be cleaned"
-)
+blp = Blueprint("cleanings", __name__, url_prefix="/api/cleanings", description="Cleaning jobs")
 
 
 @blp.get("/")
+@login_not_required
 @blp.arguments(CleaningListSchema, location="query")
 @blp.response(200, CleaningSchema(many=True), headers=LINK)
 def list_cleanings(query: dict[str, Any]) -> tuple[str, dict[str, str]]:
     """List cleanings, newest first"""
     page: Page = query.pop("page")
-    return page.answer(fetch(queries.cleaning_page(page, **query)))
+    return page.respond(fetch(queries.cleaning_page(page, **query)))
 
 
 @blp.post("/")
 @login_to_post
 @blp.arguments(envelope("new_cleaning", CleaningCreateSchema))
 @blp.arguments(IdempotencyKeySchema, location="headers")
+@idempotent
 @blp.response(201, CleaningSchema, headers=LOCATION)
 @blp.alt_response(409)
-@idempotent
 def create_cleaning(cleaning: dict[str, Any]) -> tuple[str, dict[str, str]]:
     """Post a cleaning
 
-    It is yours if you are logged in. Nobody can change or delete what a guest has posted.
+    If you are logged in, you own it. Nobody can change or delete a cleaning that a guest posted.
     """
-    account = current_account_or_guest()
+    account = current_account_or_none()
     owner_id = None if account is None else account.user_id
     try:
         text, cleaning_id = fetch(queries.new_cleaning(**cleaning, owner_id=owner_id))[0]
-    except ForeignKeyViolation:  # the account was deleted this moment
-        refuse_token()
+    except ForeignKeyViolation:  # the account is being deleted
+        reject_token()
     return text, {"Location": f"{blp.url_prefix}/{cleaning_id}/"}
 
 
 @blp.get("/<id:cleaning_id>/")
+@login_not_required
 @blp.response(200, CleaningSchema)
 @blp.alt_response(404)
 def get_cleaning(cleaning_id: int) -> str:
@@ -80,14 +84,14 @@ def get_cleaning(cleaning_id: int) -> str:
 @blp.alt_response(409)
 @blp.alt_response(412)
 def update_cleaning(changes: dict[str, Any], cleaning_id: int) -> str:
-    """Change a cleaning of yours
+    """Change your cleaning
 
-    Fields left out stay as they are, with PATCH and with PUT. Type and price can't change once it
-    is taken.
+    Fields left out stay as they are, with PATCH and with PUT. The type and the price can't change
+    once the cleaning is taken.
     """
     own = {"cleaning_id": cleaning_id, "owner_id": current_account().user_id}
     change = queries.changed_cleaning(**own, **changes)
-    return _write(cleaning_id, change, "type and price can't change")
+    return _write(cleaning_id, change, "its type and price can no longer change")
 
 
 @blp.delete("/<id:cleaning_id>/")
@@ -99,43 +103,44 @@ def update_cleaning(changes: dict[str, Any], cleaning_id: int) -> str:
 @blp.alt_response(409)
 @blp.alt_response(412)
 def delete_cleaning(cleaning_id: int) -> None:
-    """Delete a cleaning of yours
+    """Delete your cleaning
 
-    As long as it is open.
+    Only while it is open.
     """
     own = {"cleaning_id": cleaning_id, "owner_id": current_account().user_id}
-    _write(cleaning_id, queries.deleted_cleaning(**own), "it can't be deleted")
+    _write(cleaning_id, queries.deleted_cleaning(**own), "it can no longer be deleted")
 
 
-def _write(cleaning_id: int, query: Query, refusal: str) -> str:
-    """Write a cleaning by a query that does so only as its owner may; when it did not, say why.
+def _write(cleaning_id: int, query: Query, consequence: str) -> str:
+    """Change or delete a cleaning and return its text; when the query did nothing, say why.
 
-    :param refusal: what can't be done once it is taken
+    :param query: it writes only what the owner may write
+    :param consequence: what is no longer possible once the cleaning is taken
     """
     if "If-Match" in request.headers:
         _lock(cleaning_id)
     if not (rows := fetch(query)):
         status = _lock(cleaning_id)
         if status != "open":
-            abort(409, message=f"It is {status}, so {refusal}.")
+            abort(409, message=f"The cleaning is {status}; {consequence}.")
         rows = fetch(query)  # it was opened between the two
     return _one(rows)[0]
 
 
 def _lock(cleaning_id: int) -> str:
-    """Lock a cleaning and give its status; answer 404, 403, or 412 if ``If-Match`` says so."""
+    """Lock a cleaning and return its status; respond 404, 403, or 412 if ``If-Match`` says so."""
     is_conditional = "If-Match" in request.headers
     locked = queries.locked_job(is_conditional, cleaning_id=cleaning_id)
     owner_id, status, *rendered = _one(fetch(locked))
     if owner_id != current_account().user_id:
-        abort(403, message="Only who posted a cleaning can change or delete it.")
+        abort(403, message="Only the owner can change or delete a cleaning.")
     if is_conditional:
-        refuse_if_changed(*rendered)
+        check_if_match(*rendered)
     return status
 
 
 def _one(rows: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
-    """Give the only row, or answer 404."""
+    """Return the only row; respond 404 if there is none."""
     if not rows:
-        abort(404, message="No cleaning found with that id.")
+        abort(404, message="No cleaning has this id.")
     return rows[0]

@@ -15,16 +15,18 @@ from psycopg2.errors import UndefinedTable
 from psycopg2.extensions import make_dsn
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
-from phresh import embedded, limits
-from phresh.api import INTEGER_MAX
+from phresh.accounts import limits
+from phresh.accounts.queries import deleted_expired_tokens, deleted_tokens, disabled_user
 from phresh.cleanings.queries import changed_cleaning, deleted_cleaning
 from phresh.cleanings.schemas import CleaningUpdateSchema
-from phresh.config import ROOT
-from phresh.db import db, fetch, shown
-from phresh.demo import ANNA, EVALUATIONS, JOBS, OFFERS, PEOPLE, add_many, add_samples
-from phresh.idempotency import deleted_old_keys
-from phresh.statements import Query
-from phresh.users.queries import deleted_expired_tokens, deleted_tokens, disabled_user
+from phresh.cli.demo import EVALUATIONS, JOBS, OFFERS, PEOPLE, add_many, add_samples
+from phresh.config import ROOT, without_secrets
+from phresh.database import embedded
+from phresh.database.base import db
+from phresh.database.statements import Query
+from phresh.database.transactions import fetch
+from phresh.web.fields import INTEGER_MAX
+from phresh.web.idempotency import deleted_old_keys
 
 ID = click.IntRange(1, INTEGER_MAX)
 
@@ -45,14 +47,14 @@ def serve() -> NoReturn:
     server: embedded.Server | None = current_app.extensions["embedded"]
     if server is not None:
         server.claim("serve")
-    _refuse_taken_port(host, port)
-    _refuse_bad_database()
+    _require_free_port(host, port)
+    _require_database()
     upgrade()
     db.engine.dispose()
     if server is not None:
         click.echo(f"Data      {server.folder}")
         if server.moved:
-            click.echo(f"          since the account {server.user} can't reach {ROOT}")
+            click.echo(f"          because the account {server.user} can't reach {ROOT}")
     name = "localhost" if host in ("127.0.0.1", "0.0.0.0") else host  # noqa: S104
     address = f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
     click.echo(f"API       {address}/api/cleanings/")
@@ -72,11 +74,11 @@ def test(arguments: tuple[str, ...]) -> NoReturn:
 
 @click.command()
 @click.option(
-    "--count", type=click.IntRange(min=1), help="How many cleanings, instead of a handful."
+    "--count", type=click.IntRange(min=1), help="Number of cleanings, instead of a few samples."
 )
 def demo(count: int | None) -> None:
-    """Fill the database with a sample marketplace."""
-    _refuse_bad_database()
+    """Add a sample marketplace to the database."""
+    _require_database()
     with _tables():
         if count is not None:
             add_many(count)
@@ -88,7 +90,8 @@ def demo(count: int | None) -> None:
     )
     if password is not None:
         click.echo(
-            f"Log in as {ANNA}@phresh.example, or another of {', '.join(PEOPLE)}: {password}"
+            f"Log in as {', '.join(f'{name}@phresh.example' for name in PEOPLE)}; "
+            f"password: {password}"
         )
 
 
@@ -96,9 +99,9 @@ def demo(count: int | None) -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def psql(arguments: tuple[str, ...]) -> NoReturn:
     """Open psql on the database, with these arguments, like: flask psql -c '\\d'"""
-    _refuse_bad_database()
+    _require_database()
     _, parameters = db.engine.dialect.create_connect_args(db.engine.url)
-    if "password" in parameters:  # not where every user of the machine reads it
+    if "password" in parameters:  # an argument could be read by every user of the machine
         os.environ["PGPASSWORD"] = parameters.pop("password")
     server: embedded.Server | None = current_app.extensions["embedded"]
     program = "psql" if server is None else str(server.programs / "bin" / "psql")
@@ -107,11 +110,11 @@ def psql(arguments: tuple[str, ...]) -> NoReturn:
 
 @click.command("remove-expired")
 def remove_expired() -> None:
-    """Remove what has had its time: idempotency keys, tokens, counted tries."""
+    """Delete expired idempotency keys, tokens and login counters."""
     keys = len(_rows(deleted_old_keys()))
     tokens = len(_rows(deleted_expired_tokens()))
     attempts = len(_rows(limits.deleted_old_attempts()))
-    click.echo(f"Removed {keys} idempotency keys, {tokens} tokens, {attempts} counted tries.")
+    click.echo(f"Deleted {keys} idempotency keys, {tokens} tokens, {attempts} login counters.")
 
 
 class JSONObject(click.ParamType):
@@ -120,18 +123,21 @@ class JSONObject(click.ParamType):
     name = "JSON"
 
     def convert(self, value: Any, *_: Any) -> Any:
-        """Read it, or say what is broken."""
+        """Return what the JSON text says.
+
+        :raises click.BadParameter: for text that is not JSON
+        """
         try:
             return current_app.json.loads(value)
         except ValueError as error:
-            self.fail(f"Broken JSON: {error}.")
+            self.fail(f"Malformed JSON: {error}.")
 
 
 @click.command("change-cleaning")
 @click.argument("cleaning_id", type=ID)
 @click.argument("changes", type=JSONObject())
 def change_cleaning(cleaning_id: int, changes: Any) -> None:
-    """Change a cleaning, anyone's or a guest's, like: flask change-cleaning 7 '{"price": 31}'"""
+    """Change any cleaning, like: flask change-cleaning 7 '{"price": 31}'"""
     try:
         loaded = CleaningUpdateSchema().load(changes)
     except ValidationError as error:
@@ -142,23 +148,26 @@ def change_cleaning(cleaning_id: int, changes: Any) -> None:
 @click.command("delete-cleaning")
 @click.argument("cleaning_id", type=ID)
 def delete_cleaning(cleaning_id: int) -> None:
-    """Delete a cleaning, anyone's or a guest's."""
+    """Delete any cleaning."""
     _one(deleted_cleaning(cleaning_id=cleaning_id), "cleaning")
     click.echo(f"Deleted cleaning {cleaning_id}.")
 
 
 @click.command("disable-account")
 @click.argument("username")
-@click.option("--undo", is_flag=True, help="Enable it again.")
+@click.option("--undo", is_flag=True, help="Enable the account again.")
 def disable_account(username: str, undo: bool) -> None:
-    """Keep an account from being used: its tokens end, and nobody can log in to it."""
+    """Disable an account: delete its tokens and let nobody log in to it."""
     (user_id,) = _one(disabled_user(username=username, is_active=undo), "account")
     _rows(deleted_tokens(user_id=user_id))
     click.echo(f"{'Enabled' if undo else 'Disabled'} {username}.")
 
 
 def _one(query: Query, noun: str) -> tuple[Any, ...]:
-    """Give the row of a query that has one."""
+    """Return the only row of a query.
+
+    :raises click.ClickException: when there is none
+    """
     rows = _rows(query)
     if not rows:
         raise click.ClickException(f"There is no such {noun}.")
@@ -166,14 +175,14 @@ def _one(query: Query, noun: str) -> tuple[Any, ...]:
 
 
 def _rows(query: Query) -> list[tuple[Any, ...]]:
-    """Give the rows of a query."""
-    _refuse_bad_database()
+    """Run a query and return its rows."""
+    _require_database()
     with _tables():
         return fetch(query)
 
 
 def _exec(program: str, *arguments: str) -> NoReturn:
-    """Become that program; the locks on the embedded PostgreSQL stay with it."""
+    """Replace this process by a program, which keeps the locks on the embedded PostgreSQL."""
     try:
         os.execvp(program, [program, *arguments])  # noqa: S606
     except FileNotFoundError:
@@ -190,7 +199,7 @@ def _tables() -> Iterator[None]:
         raise click.ClickException("The tables are missing: run flask db upgrade.") from None
 
 
-def _refuse_taken_port(host: str, port: int) -> None:
+def _require_free_port(host: str, port: int) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -201,9 +210,11 @@ def _refuse_taken_port(host: str, port: int) -> None:
             raise click.ClickException(f"Can't listen on {host}, port {port}: {why}.") from None
 
 
-def _refuse_bad_database() -> None:
+def _require_database() -> None:
     try:
         db.engine.connect().close()
     except DBAPIError as error:
         why = " ".join(str(error.orig).split())
-        raise click.ClickException(f"Can't connect to {shown(db.engine.url)}: {why}") from None
+        raise click.ClickException(
+            f"Can't connect to {without_secrets(db.engine.url)}: {why}"
+        ) from None

@@ -1,4 +1,4 @@
-"""A sample marketplace, readable and always the same."""
+"""A sample marketplace, always the same."""
 
 import io
 import secrets
@@ -9,10 +9,11 @@ from itertools import islice
 import click
 from sqlalchemy import Connection, text
 
-from phresh.auth import passwords
-from phresh.db import db
+from phresh.accounts.passwords import passwords
+from phresh.database.base import db
+from phresh.database.deadlines import without_wait_callback
 
-# By username: the full name, and what they say of themselves.
+# By username: the full name and the bio.
 PEOPLE = {
     "demo-anna": ("Anna Winter", "Three rooms, one dog, no time."),
     "demo-ben": ("Ben Okafor", "I bring my own mop."),
@@ -21,7 +22,7 @@ PEOPLE = {
 }
 ANNA, BEN, CLEO, DORA = PEOPLE
 
-# Name, description, type, price, and whose; None is a guest.
+# Name, description, type, price and owner; None is a guest.
 JOBS = [
     ("My house", "Two floors, and the dog helps.", "full_clean", "29.99", ANNA),
     ("Someone else's house", None, "spot_clean", "19.99", None),
@@ -41,7 +42,7 @@ JOBS = [
     ("Houseboat", "Bring shoes with soft soles.", "spot_clean", "32.50", DORA),
 ]
 
-# Who offers to do which, with what message, and how that stands.
+# Cleaning, bidder, message and status.
 OFFERS = [
     ("My house", BEN, "I could come on Friday.", "pending"),
     ("My house", CLEO, "Dogs like me.", "pending"),
@@ -54,7 +55,7 @@ OFFERS = [
     ("Houseboat", CLEO, "I have felt soles.", "pending"),
 ]
 
-# How that was rated.
+# Cleaning, cleaner, owner, rating, headline and comment.
 EVALUATIONS = [
     ("Kitchen after a wedding", CLEO, ANNA, 5, "Spotless", "Even the chandelier."),
     ("Grandmother's flat", BEN, DORA, 4, "Kind", "Stayed for a second pot of tea."),
@@ -100,7 +101,7 @@ ADD_MANY_USERS = text("""
     INSERT INTO profiles (user_id, full_name) SELECT id, 'Number ' || id FROM made
 """)
 MANY_USERS = text("SELECT id FROM users WHERE username ~ '^demo-[0-9]+$' ORDER BY id LIMIT :count")
-# On every fifth, if it has an owner, by the two who come next.
+# On every fifth cleaning that has an owner, by the next two users.
 ADD_MANY_OFFERS = text("""
     WITH people AS (SELECT id, ordinality AS n FROM unnest(:people) WITH ORDINALITY id),
     jobs AS (
@@ -126,7 +127,7 @@ TABLES = ("users", "profiles", "cleanings", "offers", "evaluations")
 
 
 def add_samples() -> str | None:
-    """Add a small marketplace; give the password of its people, None if they were there."""
+    """Add a small marketplace and return its users' password; None if the users existed already."""
     password = secrets.token_urlsafe(9)
     password_hash = passwords().hash(password)
     with db.engine.begin() as connection:
@@ -153,7 +154,11 @@ def add_samples() -> str | None:
 
 
 def add_many(count: int, people: int | None = None) -> None:
-    """Add that many cleanings and users, and offers and evaluations in proportion."""
+    """Add many cleanings, with users, offers and evaluations in proportion.
+
+    :param count: the number of cleanings
+    :param people: the number of users; by default a hundredth of that
+    """
     with db.engine.begin() as connection:
         people = people or 10 + count // 100
         connection.execute(ADD_MANY_USERS, {"count": people})
@@ -163,14 +168,15 @@ def add_many(count: int, people: int | None = None) -> None:
         connection.execute(ADD_MANY_OFFERS, {"people": owners, "last": last})
         connection.execute(ADD_MANY_EVALUATIONS, {"last": last})
     with db.engine.begin() as connection:
-        # Else the planner guesses until autovacuum comes by.
+        # Otherwise the planner guesses until autovacuum runs.
         connection.exec_driver_sql(f"ANALYZE {', '.join(TABLES)}")
 
 
 def _copy_cleanings(connection: Connection, count: int, owners: list[int]) -> None:
     cursor = connection.connection.cursor()
     lines = _copy_lines(count, owners)
-    with click.progressbar(length=count, label="Adding cleanings") as bar:
+    bar = click.progressbar(length=count, label="Adding cleanings")
+    with without_wait_callback(), bar:
         while chunk := list(islice(lines, CHUNK)):
             cursor.copy_expert(
                 "COPY cleanings (name, description, cleaning_type, price, owner_id, created_at, "
@@ -181,7 +187,7 @@ def _copy_cleanings(connection: Connection, count: int, owners: list[int]) -> No
 
 
 def _copy_lines(count: int, owners: list[int]) -> Iterator[str]:
-    r"""Give lines in COPY's text format; no sample has a tab, a line break or a backslash."""
+    r"""Yield lines in COPY's text format; no sample has a tab, a line break or a backslash."""
     last = datetime.now(UTC) - timedelta(days=1)
     for i in range(count):
         place, street = PLACES[i % len(PLACES)], STREETS[i % len(STREETS)]

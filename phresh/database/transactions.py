@@ -1,292 +1,313 @@
-"""The database: declarative base, engine, the wait for its answers, and the one commit."""
+"""Running statements: :func:`fetch`, the one transaction of a writing view, and retries."""
 
-import math
 import random
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from contextvars import ContextVar
 from functools import wraps
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import psycopg2
-from flask import Flask, current_app
-from flask_migrate import Migrate
-from flask_sqlalchemy import SQLAlchemy
-from gevent.socket import wait_read, wait_write
-from psycopg2 import extensions
-from sqlalchemy import URL, MetaData, event
-from sqlalchemy.orm import DeclarativeBase
+from flask import current_app, has_request_context, request
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import PoolProxiedConnection
 
-from phresh import embedded
-from phresh.config import ConfigError
-from phresh.pool import Connection, Driver, Pool
-from phresh.statements import Query
+from phresh.database.deadlines import time_left
+from phresh.database.pool import Pool, PooledConnection
+from phresh.database.statements import Query
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 TRANSIENT = ("40001", "40P01")  # serialization failure, deadlock
 TRIES = 3
-# A connection is of no more use: its primary was demoted, its server ends, it has lost what it had
-# prepared, or that fits the tables no more.
+# A connection is of no more use: its primary was demoted, its server stops, it has lost its
+# prepared statements, or they no longer fit the tables.
 RESET = ("25006", "57P01", "57P02", "57P03", "26000", "0A000")
+READ_ONLY_TRANSACTION = "25006"
+
+READ_ONLY = (
+    "A view for GET can't write: only POST, PUT, PATCH and DELETE are transactions that are "
+    "committed. What must be written all the same, and stays also when the request is rejected, "
+    "goes through fetch_autocommit()."
+)
+NO_QUERY = (
+    "fetch() runs what a function under @query returns, not {}. For other statements use "
+    "db.session.execute()."
+)
 
 
-class Base(DeclarativeBase):
-    """What every model inherits: each constraint gets a name, by one rule."""
-
-    metadata = MetaData(
-        naming_convention={
-            "pk": "pk_%(table_name)s",
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-        }
-    )
+class StaleConnectionError(psycopg2.OperationalError):
+    """A connection that has served before was lost or reset since; another one may work."""
 
 
-db = SQLAlchemy(model_class=Base, disable_autonaming=True)
-migrate = Migrate()
+class UnitOfWork:
+    """One connection for one block of work, taken from the pool when its first statement comes.
 
-
-def init_app(app: Flask) -> None:
-    """Connect the app to its database; the embedded PostgreSQL when none is configured.
-
-    :raises ConfigError: when none is configured and the embedded PostgreSQL is not installed
-    """
-    server = None
-    if app.config["SQLALCHEMY_DATABASE_URI"] is None:
-        if not embedded.is_installed():
-            raise ConfigError("No database: set DATABASE_URL or POSTGRES_SERVER.")
-        server = embedded.Server(Path(app.instance_path))
-        app.config["SQLALCHEMY_DATABASE_URI"] = server.url
-    url: URL = app.config["SQLALCHEMY_DATABASE_URI"]
-    connecting = {
-        "application_name": "phresh",
-        "connect_timeout": str(app.config["CONNECT_TIMEOUT"]),
-        "connection_factory": Driver,
-    }
-    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {
-        "max_overflow": -1,  # our pool bounds them; a wait here would be bounded by nothing
-        "hide_parameters": True,  # names, later hashes: nothing of them in a log
-        "connect_args": {k: v for k, v in connecting.items() if k not in url.query},
-    }
-    app.extensions["embedded"] = server
-    app.extensions["pool"] = Pool(
-        _connect,
-        size=app.config["POOL_SIZE"],
-        seconds=app.config["POOL_TIMEOUT"],
-        prepares=app.config["PREPARED_STATEMENTS"],
-    )
-    db.init_app(app)
-    migrate.init_app(app, db)
-    app.before_request(lambda: _begin_deadline(app.config["DATABASE_TIMEOUT"]))
-    with app.app_context():
-        if server is not None:
-            event.listen(db.engine, "do_connect", lambda *_: server.ensure())
-
-
-def _connect() -> Any:
-    """Open a connection as the engine does, but for our pool."""
-    made = db.engine.raw_connection()
-    driver: Any = made.driver_connection
-    made.detach()
-    driver.autocommit = True
-    with driver.cursor() as cursor:
-        cursor.execute("SET TIME ZONE 'UTC'")  # in which times are rendered
-    return driver
-
-
-def shown(url: URL) -> str:
-    """Give a URL without its secrets."""
-    return url.difference_update_query(["password", "sslpassword"]).render_as_string()
-
-
-_deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)
-
-
-def _begin_deadline(seconds: float) -> None:
-    _deadline.set(time.monotonic() + seconds)
-
-
-def _time_left() -> float:
-    return _deadline.get() - time.monotonic()
-
-
-@contextmanager
-def paused_deadline() -> Iterator[None]:
-    """Not count what a request does inside as waiting for the database."""
-    left = _time_left()
-    try:
-        yield
-    finally:
-        _deadline.set(time.monotonic() + left)
-
-
-def bound_requests(app: Flask) -> None:
-    """Bound what the requests of this process wait for the database, from now on.
-
-    Each request has one deadline, which connecting and every answer share; it holds when the
-    network is silent too. Each connection asks the server for the limits of statements, locks and
-    idle transactions. Not for the flask commands: a migration takes its time, and psycopg2
-    refuses COPY while there is a wait callback
-    (https://www.psycopg.org/docs/advanced.html#support-for-coroutine-libraries).
-    """
-    limits = {
-        "statement_timeout": app.config["STATEMENT_TIMEOUT"],
-        "lock_timeout": app.config["LOCK_TIMEOUT"],
-        "idle_in_transaction_session_timeout": app.config["IDLE_TIMEOUT"],
-    }
-
-    options = [f"-c {name}={seconds * 1000:.0f}" for name, seconds in limits.items()]
-
-    def connect(dialect: Any, _: Any, arguments: Any, parameters: dict[str, Any]) -> Any:
-        if app.config["DATABASE_LIMITS"]:
-            given = parameters.get("options", "")
-            parameters = {**parameters, "options": " ".join([given, *options]).strip()}
-        return _connect_to_first(dialect, arguments, parameters, app.config["CONNECT_TIMEOUT"])
-
-    with app.app_context():
-        event.listen(db.engine, "do_connect", connect)
-    extensions.set_wait_callback(_wait)
-
-
-def _connect_to_first(
-    dialect: Any, arguments: Any, parameters: dict[str, Any], seconds: float
-) -> Any:
-    """Connect to the first host that can be, each tried for so long.
-
-    That is libpq's ``connect_timeout``, which it leaves to us under a wait callback: a host that
-    is silent would have all the time that the others need.
-    """
-    hosts = parameters.get("host", "").split(",")
-    ports = str(parameters.get("port", "")).split(",")
-    for number, host in enumerate(hosts, 1):
-        port = ports[number - 1] if len(ports) > 1 else ports[0]
-        before = _deadline.set(min(_deadline.get(), time.monotonic() + seconds))
-        try:
-            return dialect.connect(*arguments, **{**parameters, "host": host, "port": port})
-        except psycopg2.OperationalError:
-            if number == len(hosts):
-                raise
-        finally:
-            _deadline.reset(before)
-    return None
-
-
-def _wait(connection: Driver) -> None:
-    """Wait until psycopg2's connection is done, but not past the deadline of the request.
-
-    Meanwhile the worker serves other requests. To raise has psycopg2 close the connection, and the
-    pool replace it.
-    """
-    while (state := connection.poll()) != extensions.POLL_OK:
-        if (left := _time_left()) <= 0:
-            raise psycopg2.OperationalError("The database did not answer in time.")
-        if state == extensions.POLL_READ and connection.status != extensions.STATUS_SETUP:
-            connection.waker.wait(_deadline.get())
-        else:
-            wait = wait_read if state == extensions.POLL_READ else wait_write
-            with suppress(TimeoutError):
-                wait(connection.fileno(), min(left, 3600))
-
-
-class StaleError(psycopg2.OperationalError):
-    """A connection that has served before was lost or reset meanwhile; another one may do."""
-
-
-class Session:
-    """One connection for one request, taken from the pool when its first query comes.
-
-    :param is_transaction: whether its queries are one transaction, which is committed at the end
-        unless something is raised; else each is on its own
+    :param begin: the command that begins its transaction, which is committed at the end unless
+        something is raised; None: each statement is on its own
+    :param is_read_only: whether that transaction refuses to write
     """
 
-    def __init__(self, *, is_transaction: bool) -> None:
-        self._begin = "BEGIN; " if is_transaction else ""
-        self._is_transaction = is_transaction
+    def __init__(self, begin: str | None, *, is_read_only: bool = False) -> None:
+        self.is_read_only = is_read_only
+        self._command = self._begin = f"{begin}; " if begin else ""
         self._pool: Pool = current_app.extensions["pool"]
-        self._connection: Connection | None = None
+        self._connection: PooledConnection | None = None
+        self._session: Any = None  # db.session, once the view has used it
+        self._bind: Connection | None = None
 
     def run(self, query: Query) -> list[tuple[Any, ...]]:
-        """Give the rows of a query."""
-        connection = self._connection
-        if connection is None:
-            connection = self._connection = self._pool.take(_time_left())
+        """Run a query and return its rows.
+
+        :raises StaleConnectionError: when the connection was lost since it last served
+        """
+        if self._session is not None:
+            self._session.flush()
+        connection = self._connection or self._acquire()
         try:
             rows = connection.run(query, self._begin)
         except psycopg2.Error as error:
-            if error.pgcode in RESET or connection.is_lost(error):
-                connection.driver.close()
-                if connection.has_served:
-                    raise StaleError(error.pgcode or str(error).strip()) from error
+            self._explain(error, connection)
             raise
         self._begin = ""
+        if self._session is not None and query.statement.is_dml:
+            self._session.expire_all()
         return rows
 
-    def __enter__(self) -> "Session":
+    def _acquire(self) -> PooledConnection:
+        self._connection = self._pool.acquire(time_left())
+        return self._connection
+
+    def _explain(self, error: BaseException | None, connection: PooledConnection) -> None:
+        """Raise what an error means where that is more than the error; close a useless connection.
+
+        :raises StaleConnectionError: when another connection may work
+        :raises RuntimeError: when a view that only reads has tried to write
+        """
+        if not isinstance(error, psycopg2.Error):
+            return
+        if self.is_read_only and error.pgcode == READ_ONLY_TRANSACTION:
+            raise RuntimeError(READ_ONLY) from error
+        if error.pgcode in RESET or connection.is_lost(error):
+            connection.driver.close()
+            if connection.has_served:
+                raise StaleConnectionError(error.pgcode or str(error).strip()) from error
+
+    def join(self, session: Any, engine: Engine) -> Connection:
+        """Return this unit as SQLAlchemy's connection, for ``db.session``."""
+        if self._bind is None:
+            self._session = session
+            self._bind = Connection(engine, connection=_SharedConnection(self))
+            event.listen(self._bind, "handle_error", self._handle_error)
+        return self._bind
+
+    def _handle_error(self, context: Any) -> None:
+        if self._connection is not None:
+            self._explain(context.original_exception, self._connection)
+
+    def driver(self) -> Any:
+        """Return psycopg2's connection, its transaction begun."""
+        connection = self._connection or self._acquire()
+        if self._begin:
+            try:
+                connection.execute(self._begin)
+            except psycopg2.Error as error:
+                self._explain(error, connection)
+                raise
+            self._begin = ""
+        return connection.driver
+
+    def end(self, command: str) -> None:
+        """End the transaction, where one has begun.
+
+        :param command: ``COMMIT`` or ``ROLLBACK``
+        """
+        connection, self._begin = self._connection, self._command
+        if connection is None or not self._command or connection.driver.closed:
+            return
+        if connection.driver.get_transaction_status() != TRANSACTION_STATUS_IDLE:
+            connection.end(command)
+
+    def flush(self) -> None:
+        """Send what is pending in ``db.session``, where the view has used it."""
+        if self._session is not None:
+            self._session.flush()
+
+    def __enter__(self) -> "UnitOfWork":
         return self
 
     def __exit__(self, kind: Any, *_: object) -> None:
-        connection = self._connection
-        if connection is None:
+        if self._connection is None and self._session is None:
             return
         try:
-            if self._is_transaction and not connection.driver.closed:
-                connection.end("COMMIT" if kind is None else "ROLLBACK")
+            if kind is None and self._session is not None:
+                self._session.commit_unit()
+            self.end("COMMIT" if kind is None else "ROLLBACK")
         finally:
+            self._release()
+
+    def _release(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+        if self._connection is not None:
+            self.end("ROLLBACK")  # what is still open: an error came in the way of its end
+            connection, self._connection = self._connection, None
             connection.has_served = True
-            self._pool.give_back(None if connection.driver.closed else connection)
+            self._pool.release(None if connection.driver.closed else connection)
+
+    def finish(self) -> None:
+        """End the unit of a view that only reads."""
+        if _unit.get() is self:
+            _unit.set(None)
+        self._release()
 
 
-_session: ContextVar[Session | None] = ContextVar("session", default=None)
+class _SharedConnection(PoolProxiedConnection):
+    """The connection of a unit of work, as SQLAlchemy's session takes one.
+
+    Its session never closes it: the unit of work does.
+    """
+
+    def __init__(self, unit: UnitOfWork) -> None:
+        self._unit = unit
+
+    @property
+    def is_valid(self) -> bool:
+        return True
+
+    @property
+    def is_detached(self) -> bool:
+        return False
+
+    @property
+    def dbapi_connection(self) -> Any:  # type: ignore[override]
+        return self._unit.driver()
+
+    @property
+    def driver_connection(self) -> Any:  # type: ignore[override]
+        return self._unit.driver()
+
+    def cursor(self, *arguments: Any, **options: Any) -> Any:
+        return self._unit.driver().cursor(*arguments, **options)
+
+    def commit(self) -> None:
+        self._unit.end("COMMIT")
+
+    def rollback(self) -> None:
+        self._unit.end("ROLLBACK")
+
+    def close(self) -> None:
+        """Leave it to the unit of work."""
+
+    def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
+        """Leave it to the unit of work."""
+
+
+_unit: ContextVar[UnitOfWork | None] = ContextVar("unit", default=None)
+
+
+def current_unit() -> UnitOfWork | None:
+    """Return the unit of work of the view that runs; None outside of views.
+
+    For a view that only reads it is made here, since most such views need none: a transaction that
+    refuses to write, which ends with the request.
+    """
+    unit = _unit.get()
+    if unit is None and is_in_view():
+        unit = UnitOfWork("BEGIN READ ONLY", is_read_only=True)
+        _unit.set(unit)
+    return unit
+
+
+def is_in_view() -> bool:
+    """Return whether the request that runs is for a view whose transactions are made here."""
+    if not has_request_context():
+        return False
+    view = current_app.view_functions.get(request.endpoint or "")
+    return getattr(getattr(view, "view_class", view), "has_unit_of_work", False)
+
+
+def flush_session() -> None:
+    """Send what the view has left pending in ``db.session``."""
+    unit = _unit.get()
+    if unit is not None:
+        unit.flush()
 
 
 def fetch(query: Query) -> list[tuple[Any, ...]]:
-    """Give the rows of a query: in the transaction of a writing view, else outside of any."""
-    session = _session.get()
-    return session.run(query) if session is not None else fetch_apart(query)
+    """Run a query and return its rows: in the view's transaction, else outside of any.
+
+    :raises RuntimeError: for a statement that writes, in a view that only reads
+    :raises TypeError: for what is no query
+    """
+    unit = _unit.get()
+    try:
+        if unit is not None:
+            return unit.run(query)
+        is_write = query.statement.is_dml
+    except AttributeError:
+        if isinstance(query, Query):
+            raise
+        raise TypeError(NO_QUERY.format(type(query).__name__)) from None
+    if is_write and is_in_view():
+        raise RuntimeError(READ_ONLY)
+    return fetch_autocommit(query)
 
 
-def fetch_apart(query: Query) -> list[tuple[Any, ...]]:
-    """Give the rows of a query that is in no transaction: it stays where the request is refused."""
-    return _with_retries(_alone, query)
+def fetch_autocommit(query: Query) -> list[tuple[Any, ...]]:
+    """Run a query outside of any transaction and return its rows.
+
+    What it writes stays, also when the request is rejected.
+    """
+    return _with_retries(_run_alone, query)
 
 
-def _alone(query: Query) -> list[tuple[Any, ...]]:
-    with Session(is_transaction=False) as session:
-        return session.run(query)
+def _run_alone(query: Query) -> list[tuple[Any, ...]]:
+    with UnitOfWork(None) as unit:
+        return unit.run(query)
 
 
 def transaction(view: Callable[P, R]) -> Callable[P, R]:
     """Run a writing view as one transaction: returning commits, raising rolls back.
 
-    This is the only commit there is. The view has rendered its answer by then, and the answer
-    is sent only afterwards.
+    This is the only commit. The view has rendered its response by then, which is sent afterwards.
     """
+    if getattr(view, "is_transaction", False):
+        return view
 
     def once(*args: P.args, **kwargs: P.kwargs) -> R:
-        with Session(is_transaction=True) as session:
-            before = _session.set(session)
+        before = _unit.get()
+        if before is not None:  # of a handler that used db.session before the view
+            before.finish()
+        with UnitOfWork("BEGIN") as unit:
+            token = _unit.set(unit)
             try:
                 return view(*args, **kwargs)
             finally:
-                _session.reset(before)
+                _unit.reset(token)
 
     @wraps(view)
     def committed(*args: P.args, **kwargs: P.kwargs) -> R:
         return _with_retries(once, *args, **kwargs)
 
+    committed.has_unit_of_work = committed.is_transaction = True  # type: ignore[attr-defined]
     return committed
 
 
-def _with_retries(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Do it again when it failed without a trace and may not fail again.
+def read_only(view: Callable[P, R]) -> Callable[P, R]:
+    """Mark a view that only reads, so that what would write in it is refused."""
+    view.has_unit_of_work = True  # type: ignore[attr-defined]
+    return view
 
-    So it is with a connection gone stale, as long as the pool has others; and, a few times, with
+
+def _with_retries(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Do the work again when it failed without a trace and may succeed.
+
+    That is so with a stale connection, as long as the pool has others; and, a few times, with
     what transactions do to each other.
     """
     tries = 0
@@ -294,12 +315,13 @@ def _with_retries(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         began = time.monotonic()
         try:
             return work(*args, **kwargs)
-        except psycopg2.Error as error:
-            collided = error.pgcode in TRANSIENT
+        except (psycopg2.Error, DBAPIError) as error:
+            cause: Any = error.orig if isinstance(error, DBAPIError) else error
+            collided = getattr(cause, "pgcode", None) in TRANSIENT
             tries += collided
-            again = isinstance(error, StaleError) or (collided and tries < TRIES)
+            again = isinstance(cause, StaleConnectionError) or (collided and tries < TRIES)
             # Only where it can end in time, if it takes as long.
-            if not again or _time_left() < time.monotonic() - began:
+            if not again or time_left() < time.monotonic() - began:
                 raise
         if collided:
             time.sleep(random.uniform(0.01, 0.05) * tries)  # noqa: S311

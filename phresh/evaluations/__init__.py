@@ -1,1 +1,1 @@
-"""Evaluations: how an owner rates who cleaned."""
+"""Evaluations: how owners rate cleaners."""

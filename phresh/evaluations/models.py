@@ -16,7 +16,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from phresh.db import Base
+from phresh.database.base import Base
 
 RATINGS = ("professionalism", "completeness", "efficiency", "overall_rating")
 RATING_MIN, RATING_MAX = 1, 5
@@ -25,7 +25,7 @@ COMMENT_MAX = 10_000
 
 
 class Evaluation(Base):
-    """How an owner rated who cleaned, once a job. Each CHECK mirrors a rule of the schemas."""
+    """An owner's rating of a cleaner, one per cleaning. The CHECKs mirror the schemas."""
 
     __tablename__ = "evaluations"
     __table_args__ = (
@@ -42,7 +42,7 @@ class Evaluation(Base):
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     cleaning_id: Mapped[int] = mapped_column(ForeignKey("cleanings.id", ondelete="CASCADE"))
-    # Null of who has deleted their account.
+    # Null if the account was deleted.
     cleaner_id: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
     owner_id: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
     professionalism: Mapped[int | None] = mapped_column(SmallInteger)

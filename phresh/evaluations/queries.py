@@ -1,9 +1,6 @@
 """The queries on evaluations."""
 
-from typing import Any
-
 from sqlalchemy import (
-    ColumnElement,
     Double,
     Executable,
     cast,
@@ -12,41 +9,37 @@ from sqlalchemy import (
     select,
 )
 
+from phresh.accounts.queries import public_user
+from phresh.database.statements import Query, Value, query, row_json
 from phresh.evaluations.models import RATINGS, Evaluation
-from phresh.pages import Page
-from phresh.statements import Query, Value, query, row_json
-from phresh.users.queries import public_user
+from phresh.web.pages import Page
 
 STARS = ("one_stars", "two_stars", "three_stars", "four_stars", "five_stars")
 
 
-def _rendered(cleaner_id: Any, owner_id: Any) -> ColumnElement[str]:
-    row = Evaluation
-    return row_json(
-        row.cleaning_id,
-        public_user(cleaner_id).label("cleaner"),
-        public_user(owner_id).label("owner"),
-        *(row.overall_rating, row.professionalism, row.completeness, row.efficiency),
-        *(row.headline, row.comment, row.no_show, row.created_at),
-    )
-
-
-RENDERED = _rendered(Evaluation.cleaner_id, Evaluation.owner_id)
+RENDERED = row_json(
+    Evaluation.cleaning_id,
+    public_user(Evaluation.cleaner_id).label("cleaner"),
+    public_user(Evaluation.owner_id).label("owner"),
+    *(Evaluation.overall_rating, Evaluation.professionalism, Evaluation.completeness),
+    *(Evaluation.efficiency, Evaluation.headline, Evaluation.comment, Evaluation.no_show),
+    Evaluation.created_at,
+)
 
 
 def evaluation_page(page: Page, cleaner_id: int) -> Query:
-    """The page of the evaluations of a cleaner."""
+    """Select a page of the evaluations of a cleaner."""
     return _evaluation_page(page, cleaner_id=cleaner_id, **page.values)
 
 
 @query
 def _evaluation_page(page: Page, *, cleaner_id: Value, **_: Value) -> Executable:
-    return page.of(select(RENDERED).where(Evaluation.cleaner_id == cleaner_id), Evaluation)
+    return page.apply(select(RENDERED).where(Evaluation.cleaner_id == cleaner_id), Evaluation)
 
 
 @query
 def evaluation_by_cleaning(*, cleaner_id: Value, cleaning_id: Value) -> Executable:
-    """The evaluation of a cleaner for one job, or no row."""
+    """Select the evaluation of a cleaner for one cleaning."""
     given = (Evaluation.cleaner_id == cleaner_id, Evaluation.cleaning_id == cleaning_id)
     return select(RENDERED).where(*given)
 
@@ -54,13 +47,12 @@ def evaluation_by_cleaning(*, cleaner_id: Value, cleaning_id: Value) -> Executab
 @query
 def new_evaluation(**values: Value) -> Executable:
     """Insert an evaluation."""
-    rendered = _rendered(values["cleaner_id"], values["owner_id"])
-    return insert(Evaluation).values(values).returning(rendered)
+    return insert(Evaluation).values(values).returning(RENDERED)
 
 
 @query
 def stats(*, cleaner_id: Value) -> Executable:
-    """What the evaluations of a cleaner come to; a row also where there are none."""
+    """Select the rating statistics of a cleaner; a row also if there are no evaluations."""
     overall = Evaluation.overall_rating
     averages = {
         name: cast(func.avg(getattr(Evaluation, name)), Double).label(f"avg_{name}")

@@ -1,22 +1,22 @@
-"""What an evaluation looks like, going in and out."""
+"""The schemas of evaluations."""
 
 from decimal import Decimal
 from typing import Any
 
 from marshmallow import Schema, fields, validate
 
-from phresh.api import Text
+from phresh.accounts.schemas import PublicUserSchema
 from phresh.evaluations.models import COMMENT_MAX, HEADLINE_MAX, RATING_MAX, RATING_MIN
-from phresh.pages import NEWEST_FIRST, PageSchema
-from phresh.users.schemas import PublicUserSchema
+from phresh.web.fields import Text
+from phresh.web.pages import NEWEST_FIRST, PageSchema
 
 HEADLINE = {"example": "Spotless"}
 COMMENT = {"example": "Even the cat approves."}
-GONE = {"description": "Null: the account was deleted"}
+DELETED = {"description": "null if the account was deleted"}
 
 
 class Rating(fields.Integer):
-    """A number of stars; 3.0 is one too, as in JSON Schema."""
+    """A number of stars; 3.0 is an integer too, as in JSON Schema."""
 
     default_error_messages = {"stars": f"Must be a whole number from {RATING_MIN} to {RATING_MAX}."}
 
@@ -32,7 +32,7 @@ class Rating(fields.Integer):
 
 
 class Flag(fields.Boolean):
-    """True or false, not what may stand for it."""
+    """True or false; no other value is accepted for them."""
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> bool:
         if not isinstance(value, bool):
@@ -41,11 +41,11 @@ class Flag(fields.Boolean):
 
 
 class EvaluationSchema(Schema):
-    """An evaluation, as it is answered."""
+    """An evaluation."""
 
     cleaning_id = fields.Integer(required=True, metadata={"example": 1})
-    cleaner = fields.Nested(PublicUserSchema, required=True, allow_none=True, metadata=GONE)
-    owner = fields.Nested(PublicUserSchema, required=True, allow_none=True, metadata=GONE)
+    cleaner = fields.Nested(PublicUserSchema, required=True, allow_none=True, metadata=DELETED)
+    owner = fields.Nested(PublicUserSchema, required=True, allow_none=True, metadata=DELETED)
     overall_rating = Rating(required=True)
     professionalism = Rating(required=True, allow_none=True)
     completeness = Rating(required=True, allow_none=True)
@@ -57,7 +57,7 @@ class EvaluationSchema(Schema):
 
 
 class EvaluationCreateSchema(Schema):
-    """An evaluation to be left."""
+    """A new evaluation."""
 
     overall_rating = Rating(required=True)
     professionalism = Rating(load_default=None, allow_none=True)
@@ -65,7 +65,7 @@ class EvaluationCreateSchema(Schema):
     efficiency = Rating(load_default=None, allow_none=True)
     headline = Text(load_default=None, allow_none=True, max_length=HEADLINE_MAX, metadata=HEADLINE)
     comment = Text(load_default=None, allow_none=True, max_length=COMMENT_MAX, metadata=COMMENT)
-    no_show = Flag(load_default=False, metadata={"description": "Did not come"})
+    no_show = Flag(load_default=False, metadata={"description": "The cleaner did not come"})
 
 
 class EvaluationListSchema(PageSchema):
@@ -75,11 +75,13 @@ class EvaluationListSchema(PageSchema):
 
 
 class StatsSchema(Schema):
-    """What the evaluations of a cleaner come to; averages of what was rated, null of nothing."""
+    """The rating statistics of a cleaner; averages are null if nothing was rated."""
 
     total_evaluations = fields.Integer(required=True)
     total_no_show = fields.Integer(required=True)
-    one_stars = fields.Integer(required=True, metadata={"description": "By overall rating"})
+    one_stars = fields.Integer(
+        required=True, metadata={"description": "Number of overall ratings of one star"}
+    )
     two_stars = fields.Integer(required=True)
     three_stars = fields.Integer(required=True)
     four_stars = fields.Integer(required=True)

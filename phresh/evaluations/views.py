@@ -5,9 +5,9 @@ from typing import Any
 from flask import request
 from flask_smorest import abort
 
-from phresh.api import LOCATION, Blueprint, envelope
-from phresh.auth import current_account, login_required
-from phresh.db import fetch
+from phresh.accounts.queries import id_of_user
+from phresh.accounts.tokens import current_account, login_not_required, login_required
+from phresh.database.transactions import fetch
 from phresh.evaluations import queries, services
 from phresh.evaluations.schemas import (
     EvaluationCreateSchema,
@@ -15,14 +15,16 @@ from phresh.evaluations.schemas import (
     EvaluationSchema,
     StatsSchema,
 )
-from phresh.pages import LINK, Page
-from phresh.users.queries import id_of_user
+from phresh.web.arguments import envelope
+from phresh.web.blueprint import Blueprint
+from phresh.web.openapi import LOCATION
+from phresh.web.pages import LINK, Page
 
 blp = Blueprint(
     "evaluations",
     __name__,
     url_prefix="/api/users/<username:username>/evaluations",
-    description="How owners rated who cleaned",
+    description="Ratings of cleaners",
 )
 
 
@@ -36,41 +38,45 @@ blp = Blueprint(
 def create_evaluation(
     evaluation: dict[str, Any], username: str, cleaning_id: int
 ) -> tuple[str, dict[str, str]]:
-    """Rate who cleaned for you
+    """Rate the cleaner
 
-    Which completes the cleaning. It has to be taken by this user; once only.
+    Marks the cleaning as completed. The user must be the accepted cleaner. A cleaning can be rated
+    once.
     """
     text = services.evaluate(cleaning_id, username, current_account().user_id, evaluation)
     return text, {"Location": f"{request.path.rstrip('/')}/"}
 
 
 @blp.get("/")
+@login_not_required
 @blp.arguments(EvaluationListSchema, location="query")
 @blp.response(200, EvaluationSchema(many=True), headers=LINK)
 @blp.alt_response(404)
 def list_evaluations(query: dict[str, Any], username: str) -> tuple[str, dict[str, str]]:
-    """List the evaluations of a user, newest first"""
+    """List a user's evaluations, newest first"""
     page: Page = query["page"]
-    return page.answer(fetch(queries.evaluation_page(page, _id_of(username))))
+    return page.respond(fetch(queries.evaluation_page(page, _id_of(username))))
 
 
 @blp.get("/<id:cleaning_id>/")
+@login_not_required
 @blp.response(200, EvaluationSchema)
 @blp.alt_response(404)
 def get_evaluation(username: str, cleaning_id: int) -> str:
-    """Get the evaluation of a user for a cleaning"""
+    """Get a user's evaluation for a cleaning"""
     cleaner_id = _id_of(username)
     rows = fetch(queries.evaluation_by_cleaning(cleaner_id=cleaner_id, cleaning_id=cleaning_id))
     if not rows:
-        abort(404, message="No evaluation found of that user for that cleaning.")
+        abort(404, message="This user has no evaluation for this cleaning.")
     return rows[0][0]
 
 
 @blp.get("/stats/")
+@login_not_required
 @blp.response(200, StatsSchema)
 @blp.alt_response(404)
 def get_stats(username: str) -> str:
-    """Get what the evaluations of a user come to"""
+    """Get a user's rating statistics"""
     text: str = fetch(queries.stats(cleaner_id=_id_of(username)))[0][0]
     return text
 
@@ -78,5 +84,5 @@ def get_stats(username: str) -> str:
 def _id_of(username: str) -> int:
     rows = fetch(id_of_user(username=username))
     if not rows:
-        abort(404, message="No user found with that username.")
+        abort(404, message="No user has this username.")
     return rows[0][0]

@@ -1,4 +1,4 @@
-"""The query of the feed. It has no table of its own: each cleaning is one event, or two."""
+"""The query of the feed. It has no table of its own: each cleaning is one event or two."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -7,12 +7,12 @@ from sqlalchemy import Executable, Select, Text, literal_column, select
 
 from phresh.cleanings.models import CHANGED, Cleaning
 from phresh.cleanings.queries import rendered_columns
-from phresh.pages import Page
-from phresh.statements import Query, Value, query, row_json
+from phresh.database.statements import Query, Value, query, row_json
+from phresh.web.pages import Page
 
 
 def event_page(page: Page) -> Query:
-    """The page of events: each cleaning when it was posted, and when it was last changed."""
+    """Select a page of events: each cleaning when it was posted, and when it was last changed."""
     return _event_page(page, **page.values)
 
 
@@ -20,13 +20,13 @@ def event_page(page: Page) -> Query:
 def _event_page(page: Page, **_: Value) -> Executable:
     posted = _events(page, "is_create", Cleaning.created_at)
     changed = _events(page, "is_update", Cleaning.updated_at).where(CHANGED)
-    # Rendered only when it is known which of both are on the page.
+    # Rendered only once it is known which events are on the page.
     events = page.merged([posted, changed]).subquery().c
     columns = (*rendered_columns(Cleaning), events.event_type, events.event_timestamp)
     rendered = select(row_json(*columns), *page.order.columns(events))
-    return page.first(rendered.where(Cleaning.id == events.id), events, page.wanted)
+    return page.first(rendered.where(Cleaning.id == events.id), events, page.fetch_limit)
 
 
 def _events(page: Page, event_type: str, time: Any) -> Select[Any]:
     kind = literal_column(f"'{event_type}'", Text).label("event_type")
-    return page.of(select(kind), SimpleNamespace(event_timestamp=time, id=Cleaning.id))
+    return page.apply(select(kind), SimpleNamespace(event_timestamp=time, id=Cleaning.id))

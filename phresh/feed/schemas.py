@@ -1,15 +1,15 @@
-"""What the feed looks like."""
+"""The schemas of the feed."""
 
 from datetime import datetime
 
 from marshmallow import fields, validate
 
 from phresh.cleanings.schemas import CleaningSchema
-from phresh.pages import Order, PageSchema
+from phresh.web.pages import Order, PageSchema
 
 
 class EventSchema(CleaningSchema):
-    """A cleaning as it is now, and what happened to it when."""
+    """A cleaning in its current state, with what happened to it and when."""
 
     event_type = fields.String(required=True, validate=validate.OneOf(["is_create", "is_update"]))
     event_timestamp = fields.AwareDateTime(required=True)

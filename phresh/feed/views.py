@@ -2,22 +2,25 @@
 
 from typing import Any
 
-from phresh.api import Blueprint
-from phresh.db import fetch
+from phresh.accounts.tokens import login_not_required
+from phresh.database.transactions import fetch
 from phresh.feed import queries
 from phresh.feed.schemas import EventSchema, FeedSchema
-from phresh.pages import LINK, Page
+from phresh.web.blueprint import Blueprint
+from phresh.web.pages import LINK, Page
 
-blp = Blueprint("feed", __name__, url_prefix="/api/feed", description="What happens")
+blp = Blueprint("feed", __name__, url_prefix="/api/feed", description="Activity feed")
 
 
 @blp.get("/cleanings/")
+@login_not_required
 @blp.arguments(FeedSchema, location="query")
 @blp.response(200, EventSchema(many=True), headers=LINK)
 def list_events(query: dict[str, Any]) -> tuple[str, dict[str, str]]:
-    """List what was posted and changed, newest first
+    """List posted and changed cleanings, newest first
 
-    A cleaning is there as it is now: once when it was posted, and once when it was last changed.
+    Each cleaning is listed in its current state: once when it was posted, and once when it was last
+    changed.
     """
     page: Page = query["page"]
-    return page.answer(fetch(queries.event_page(page)))
+    return page.respond(fetch(queries.event_page(page)))

@@ -1,1 +1,1 @@
-"""Offers: who would clean for whom, and who does."""
+"""Offers to clean, and accepting them."""

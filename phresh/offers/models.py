@@ -17,10 +17,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from phresh.db import Base
+from phresh.database.base import Base
 
 STATUSES = ("pending", "accepted", "rejected", "cancelled", "completed")
-TAKING = ("accepted", "completed")  # a job has one of these at most
+TAKING = ("accepted", "completed")  # a cleaning has at most one of these
 MESSAGE_MAX = 2_000
 
 
@@ -31,7 +31,7 @@ class Offer(Base):
     __table_args__ = (
         CheckConstraint(f"status IN {STATUSES}", name="status"),
         CheckConstraint(f"char_length(message) <= {MESSAGE_MAX}", name="message_length"),
-        # Of who has deleted their account only what was done stays.
+        # When an account is deleted, only its completed offers stay.
         CheckConstraint("user_id IS NOT NULL OR status = 'completed'", name="user_id"),
         UniqueConstraint("cleaning_id", "user_id"),
         Index(
@@ -53,7 +53,7 @@ class Offer(Base):
     updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
 
 
-# The status of a cleaning is what its offers make it, whoever changes those.
+# The status of a cleaning follows its offers, whoever changes them.
 DERIVE = """
 CREATE FUNCTION derive_status() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     NEW.status := coalesce((

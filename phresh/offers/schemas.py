@@ -1,17 +1,17 @@
-"""What an offer looks like, going in and out."""
+"""The schemas of offers."""
 
 from marshmallow import Schema, fields, validate
 
-from phresh.api import Text
+from phresh.accounts.schemas import PublicUserSchema
 from phresh.offers.models import MESSAGE_MAX, STATUSES
-from phresh.pages import NEWEST_FIRST, PageSchema
-from phresh.users.schemas import PublicUserSchema
+from phresh.web.fields import Text
+from phresh.web.pages import NEWEST_FIRST, PageSchema
 
 MESSAGE = {"example": "I could come on Friday."}
 
 
 class OfferSchema(Schema):
-    """An offer, as it is answered."""
+    """An offer."""
 
     id = fields.Integer(required=True, metadata={"example": 1})
     cleaning_id = fields.Integer(required=True, metadata={"example": 1})
@@ -19,7 +19,7 @@ class OfferSchema(Schema):
         PublicUserSchema,
         required=True,
         allow_none=True,
-        metadata={"description": "Null: the account was deleted"},
+        metadata={"description": "null if the account was deleted"},
     )
     message = fields.String(required=True, allow_none=True, metadata=MESSAGE)
     status = fields.String(required=True, validate=validate.OneOf(STATUSES))
@@ -28,7 +28,7 @@ class OfferSchema(Schema):
 
 
 class OfferCreateSchema(Schema):
-    """An offer to be made."""
+    """A new offer."""
 
     message = Text(load_default=None, allow_none=True, max_length=MESSAGE_MAX, metadata=MESSAGE)
 
@@ -40,7 +40,7 @@ class OfferListSchema(PageSchema):
 
 
 class MyOfferListSchema(PageSchema):
-    """Which of one's offers to list."""
+    """The filter and the page of a list of your offers."""
 
     ORDERS = NEWEST_FIRST
 

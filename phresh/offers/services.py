@@ -1,7 +1,7 @@
-"""What happens to offers, and by that to jobs.
+"""The transitions of offers, and by them of cleanings.
 
-Locks are taken in one order, so that they can't deadlock: users, then cleanings by their id; a
-locked cleaning keeps others from its offers, which need no lock of their own.
+Row locks are taken in one order, so that transactions can't deadlock: users, then cleanings by
+their id. A locked cleaning protects its offers too, which need no lock of their own.
 """
 
 from typing import NamedTuple, NoReturn
@@ -9,23 +9,23 @@ from typing import NamedTuple, NoReturn
 from flask_smorest import abort
 from psycopg2.errors import UniqueViolation
 
-from phresh.auth import refuse_token
+from phresh.accounts.queries import locked_user
+from phresh.accounts.tokens import reject_token
 from phresh.cleanings.queries import job_by_id, locked_job
-from phresh.db import fetch
+from phresh.database.statements import Query
+from phresh.database.transactions import fetch
 from phresh.offers import queries
-from phresh.statements import Query
-from phresh.users.queries import locked_user
 
 
 class Job(NamedTuple):
-    """A cleaning: whose, and its status."""
+    """The owner and the status of a cleaning."""
 
     owner_id: int | None
     status: str
 
 
 class Bid(NamedTuple):
-    """An offer: as it is rendered, its id and status."""
+    """An offer: its representation, its id and status."""
 
     text: str
     offer_id: int
@@ -33,88 +33,88 @@ class Bid(NamedTuple):
 
 
 def make_offer(cleaning_id: int, user_id: int, message: str | None) -> str:
-    """Offer to do a job."""
+    """Make an offer and return its representation."""
     if not fetch(locked_user(user_id=user_id)):
-        refuse_token()
+        reject_token()
     job = lock_job(cleaning_id)
     if job.owner_id == user_id:
-        _refuse("You can't make an offer on your own cleaning.")
-    _refuse_unless_open(job)  # first: one that is completed may have lost its owner
+        _conflict("You can't make an offer on your own cleaning.")
+    _require_open(job)  # first: a completed cleaning may have lost its owner
     if job.owner_id is None:
-        _refuse("Nobody could accept an offer on a guest's cleaning.")
+        _conflict("Guest cleanings take no offers: they have no owner who could accept one.")
     offer = {"cleaning_id": cleaning_id, "user_id": user_id, "message": message}
     try:
         return fetch(queries.new_offer(**offer))[0][0]
     except UniqueViolation:
-        _refuse("You have made an offer on this cleaning already.")
+        _conflict("You have already made an offer on this cleaning.")
 
 
 def accept_offer(cleaning_id: int, username: str, owner_id: int) -> str:
-    """Take an offer, which rejects the others."""
+    """Accept an offer, reject the other pending ones, and return the accepted one."""
     job = lock_job(cleaning_id)
     if job.owner_id != owner_id:
-        abort(403, message="Only who posted the cleaning can accept an offer.")
-    bid = bid_of(username, cleaning_id)
-    _refuse_unless_open(job)
+        abort(403, message="Only the owner can accept an offer.")
+    bid = find_bid(username, cleaning_id)
+    _require_open(job)
     if bid.status != "pending":
-        _refuse(f"Only a pending offer can be accepted, this one is {bid.status}.")
+        _conflict(f"Only a pending offer can be accepted; this one is {bid.status}.")
     text: str = fetch(queries.changed_offer(offer_id=bid.offer_id, status="accepted"))[0][0]
     fetch(queries.changed_offers("pending", "rejected", cleaning_id=cleaning_id))
     return text
 
 
 def cancel_offer(cleaning_id: int, user_id: int) -> str:
-    """Withdraw from a job that one was accepted for, which makes the rejected offers pending."""
+    """Cancel an accepted offer, make the rejected ones pending, and return the cancelled one."""
     lock_job(cleaning_id)
-    bid = _own_bid(cleaning_id, user_id)
+    bid = _find_own_bid(cleaning_id, user_id)
     if bid.status != "accepted":
-        _refuse(f"Only an accepted offer can be cancelled, yours is {bid.status}.")
+        _conflict(f"Only an accepted offer can be cancelled; yours is {bid.status}.")
     text: str = fetch(queries.changed_offer(offer_id=bid.offer_id, status="cancelled"))[0][0]
     fetch(queries.changed_offers("rejected", "pending", cleaning_id=cleaning_id))
     return text
 
 
 def rescind_offer(cleaning_id: int, user_id: int) -> None:
-    """Take an offer back that nobody has decided on."""
+    """Delete a pending offer."""
     lock_job(cleaning_id)
-    bid = _own_bid(cleaning_id, user_id)
+    bid = _find_own_bid(cleaning_id, user_id)
     if bid.status != "pending":
-        _refuse(f"Only a pending offer can be rescinded, yours is {bid.status}.")
+        _conflict(f"Only a pending offer can be rescinded; yours is {bid.status}.")
     fetch(queries.deleted_offer(offer_id=bid.offer_id))
 
 
 def lock_job(cleaning_id: int) -> Job:
-    """Lock a cleaning against whatever else happens to it or its offers, or answer 404."""
+    """Lock a cleaning with its offers and return it; respond 404 if there is none."""
     return _job(locked_job(cleaning_id=cleaning_id))
 
 
 def find_job(cleaning_id: int) -> Job:
-    """Give the same without a lock, or answer 404."""
+    """Return the same without a lock; respond 404 if there is none."""
     return _job(job_by_id(cleaning_id=cleaning_id))
 
 
 def _job(query: Query) -> Job:
     rows = fetch(query)
     if not rows:
-        abort(404, message="No cleaning found with that id.")
+        abort(404, message="No cleaning has this id.")
     return Job(*rows[0])
 
 
-def _refuse_unless_open(job: Job) -> None:
-    """Answer 409 if it is taken or completed."""
+def _require_open(job: Job) -> None:
+    """Respond 409 if it is taken or completed."""
     if job.status != "open":
-        _refuse(f"The cleaning is {job.status} already.")
+        _conflict(f"The cleaning is already {job.status}.")
 
 
-def bid_of(username: str, cleaning_id: int) -> Bid:
-    """Give the offer of a user, or answer 404."""
+def find_bid(username: str, cleaning_id: int) -> Bid:
+    """Return the offer of a bidder; respond 404 if there is none."""
     offer = queries.offer_by_username(cleaning_id=cleaning_id, username=username)
-    return _bid(offer, "No offer found of that user.")
+    return _bid(offer, "This user has not made an offer on this cleaning.")
 
 
-def _own_bid(cleaning_id: int, user_id: int) -> Bid:
+def _find_own_bid(cleaning_id: int, user_id: int) -> Bid:
     offer = queries.offer_by_user(cleaning_id=cleaning_id, user_id=user_id)
-    return _bid(offer, "You have made no offer on this cleaning.")
+    return _bid(offer, "You have not made an offer on this cleaning.")
 
 
 def _bid(query: Query, missing: str) -> Bid:
@@ -124,5 +124,5 @@ def _bid(query: Query, missing: str) -> Bid:
     return Bid(*rows[0])
 
 
-def _refuse(why: str) -> NoReturn:
-    abort(409, message=why)
+def _conflict(message: str) -> NoReturn:
+    abort(409, message=message)

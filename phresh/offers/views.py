@@ -1,12 +1,11 @@
-"""The endpoints under ``/api/cleanings/{cleaning_id}/offers/``, and those of one's own offers."""
+"""The endpoints under ``/api/cleanings/{cleaning_id}/offers/`` and ``/api/users/me/offers/``."""
 
 from typing import Any
 
 from flask_smorest import abort
 
-from phresh.api import LOCATION, Blueprint, envelope
-from phresh.auth import current_account, login_required
-from phresh.db import fetch
+from phresh.accounts.tokens import current_account, login_required
+from phresh.database.transactions import fetch
 from phresh.offers import queries, services
 from phresh.offers.schemas import (
     MyOfferListSchema,
@@ -14,10 +13,13 @@ from phresh.offers.schemas import (
     OfferListSchema,
     OfferSchema,
 )
-from phresh.pages import LINK, Page
+from phresh.web.arguments import envelope
+from phresh.web.blueprint import Blueprint
+from phresh.web.openapi import LOCATION
+from phresh.web.pages import LINK, Page
 
 blp = Blueprint(
-    "offers", __name__, url_prefix="/api", description="Who would clean for whom, and who does"
+    "offers", __name__, url_prefix="/api", description="Offers to clean, and accepting them"
 )
 
 ALL = "/cleanings/<id:cleaning_id>/offers/"
@@ -31,15 +33,15 @@ ONE = f"{ALL}<username:username>/"
 @blp.alt_response(404)
 @blp.alt_response(409)
 def create_offer(offer: dict[str, Any], cleaning_id: int) -> tuple[str, dict[str, str]]:
-    """Offer to clean
+    """Make an offer
 
-    Not on your own cleaning nor on a guest's, not on one that is taken or completed, and only once.
-    A message may come with it; no body is needed.
+    You can make one offer on each open cleaning, but not on your own, nor on one that a guest
+    posted. The body with a message is optional.
     """
     account = current_account()
     text = services.make_offer(cleaning_id, account.user_id, offer["message"])
-    place = f"/api/cleanings/{cleaning_id}/offers/{account.username}/"
-    return text, {"Location": place}
+    location = f"/api/cleanings/{cleaning_id}/offers/{account.username}/"
+    return text, {"Location": location}
 
 
 @blp.get(ALL)
@@ -49,13 +51,13 @@ def create_offer(offer: dict[str, Any], cleaning_id: int) -> tuple[str, dict[str
 @blp.alt_response(403)
 @blp.alt_response(404)
 def list_offers(query: dict[str, Any], cleaning_id: int) -> tuple[str, dict[str, str]]:
-    """List the offers on a cleaning of yours, newest first"""
+    """List the offers on your cleaning, newest first"""
     page: Page = query["page"]
     of = {"cleaning_id": cleaning_id, "owner_id": current_account().user_id}
     rows = fetch(queries.offer_page(page, **of))
     if not rows and not _owns(cleaning_id):
-        abort(403, message="Only who posted the cleaning can see all offers on it.")
-    return page.answer(rows)
+        abort(403, message="Only the owner can see all offers on a cleaning.")
+    return page.respond(rows)
 
 
 @blp.get(ONE)
@@ -64,12 +66,12 @@ def list_offers(query: dict[str, Any], cleaning_id: int) -> tuple[str, dict[str,
 @blp.alt_response(403)
 @blp.alt_response(404)
 def get_offer(cleaning_id: int, username: str) -> str:
-    """Get an offer of yours, or on a cleaning of yours"""
-    # Others are not told whether there is one.
+    """Get an offer of yours or on your cleaning"""
+    # Others do not learn whether there is an offer.
     is_own = username.lower() == current_account().username.lower()
     if not _owns(cleaning_id) and not is_own:
-        abort(403, message="Only who made the offer and who posted the cleaning can see it.")
-    return services.bid_of(username, cleaning_id).text
+        abort(403, message="Only the bidder and the owner of the cleaning can see an offer.")
+    return services.find_bid(username, cleaning_id).text
 
 
 @blp.put(ONE)
@@ -79,9 +81,9 @@ def get_offer(cleaning_id: int, username: str) -> str:
 @blp.alt_response(404)
 @blp.alt_response(409)
 def accept_offer(cleaning_id: int, username: str) -> str:
-    """Accept an offer on a cleaning of yours
+    """Accept an offer on your cleaning
 
-    Which rejects all other pending ones.
+    The cleaning is taken then, and the other pending offers are rejected.
     """
     return services.accept_offer(cleaning_id, username, current_account().user_id)
 
@@ -92,9 +94,9 @@ def accept_offer(cleaning_id: int, username: str) -> str:
 @blp.alt_response(404)
 @blp.alt_response(409)
 def cancel_offer(cleaning_id: int) -> str:
-    """Cancel your offer that was accepted
+    """Cancel your accepted offer
 
-    Which opens the cleaning again, and makes the rejected offers pending.
+    The cleaning opens again, and the rejected offers are pending again.
     """
     return services.cancel_offer(cleaning_id, current_account().user_id)
 
@@ -105,9 +107,9 @@ def cancel_offer(cleaning_id: int) -> str:
 @blp.alt_response(404)
 @blp.alt_response(409)
 def delete_offer(cleaning_id: int) -> None:
-    """Rescind your offer that is pending
+    """Rescind your pending offer
 
-    You can make another one.
+    You can make another offer afterwards.
     """
     services.rescind_offer(cleaning_id, current_account().user_id)
 
@@ -120,9 +122,9 @@ def list_my_offers(query: dict[str, Any]) -> tuple[str, dict[str, str]]:
     """List your offers, newest first"""
     page: Page = query.pop("page")
     user_id = current_account().user_id
-    return page.answer(fetch(queries.offer_page(page, user_id=user_id, **query)))
+    return page.respond(fetch(queries.offer_page(page, user_id=user_id, **query)))
 
 
 def _owns(cleaning_id: int) -> bool:
-    """Whether a cleaning is of who asks, or answer 404."""
+    """Return whether the current user owns a cleaning; respond 404 if there is none."""
     return services.find_job(cleaning_id).owner_id == current_account().user_id

@@ -1,1 +1,1 @@
-"""Health: what a load balancer or a container engine asks."""
+"""Operations: what load balancers, container engines and operators use."""

@@ -1,1 +1,1 @@
-"""Profiles: what users say of themselves, and how they were rated."""
+"""Profiles: what users publish about themselves, and how they are rated."""

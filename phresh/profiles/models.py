@@ -3,7 +3,7 @@
 from sqlalchemy import CheckConstraint, ForeignKey, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from phresh.db import Base
+from phresh.database.base import Base
 
 FULL_NAME_MAX = 200
 PHONE_NUMBER_MAX = 50
@@ -12,7 +12,7 @@ IMAGE_MAX = 2_000
 
 
 class Profile(Base):
-    """What a user says of themselves. Each CHECK mirrors a rule of the schemas."""
+    """What users publish about themselves. Each CHECK mirrors a rule of the schemas."""
 
     __tablename__ = "profiles"
     __table_args__ = (

@@ -16,13 +16,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
+from phresh.accounts.models import User
+from phresh.accounts.queries import has_username
 from phresh.cleanings.models import Cleaning
+from phresh.database.statements import Value, query, row_json
 from phresh.evaluations.models import Evaluation
 from phresh.offers.models import TAKING, Offer
 from phresh.profiles.models import Profile
-from phresh.statements import Value, query, row_json
-from phresh.users.models import User
-from phresh.users.queries import has_username
 
 
 def _rating(aggregate: ColumnElement[Any], name: str) -> ColumnElement[Any]:
@@ -39,19 +39,19 @@ FULL = (*PUBLIC, User.email, Profile.phone_number)
 
 
 def _profile(rendered: ColumnElement[str]) -> Select[Any]:
-    # Outer: an older version that still runs makes users without one.
+    # Outer: a profile is inserted when it is first changed.
     return select(rendered).join_from(User, Profile, Profile.user_id == User.id, isouter=True)
 
 
 @query
 def public_profile(*, username: Value) -> Executable:
-    """A profile as everyone may see it, or no row."""
+    """Select a profile as everyone may see it."""
     return _profile(row_json(*PUBLIC)).where(has_username(username))
 
 
 @query
 def seen_profile(*, username: Value, viewer_id: Value) -> Executable:
-    """A profile as a user may see it, or no row."""
+    """Select a profile as a certain user may see it."""
     may_contact = or_(
         User.id == viewer_id, _cleans_for(User.id, viewer_id), _cleans_for(viewer_id, User.id)
     )
@@ -60,7 +60,7 @@ def seen_profile(*, username: Value, viewer_id: Value) -> Executable:
 
 
 def _cleans_for(cleaner_id: Any, owner_id: Any) -> ColumnElement[bool]:
-    """Whether the one's offer on a job of the other was accepted."""
+    """Return the condition that an offer of the cleaner on a cleaning of the owner was accepted."""
     job = select(Offer.id).join(Cleaning, Cleaning.id == Offer.cleaning_id)
     takes = or_(*(Offer.status == status for status in TAKING))
     return exists(job.where(Offer.user_id == cleaner_id, Cleaning.owner_id == owner_id, takes))
@@ -68,18 +68,12 @@ def _cleans_for(cleaner_id: Any, owner_id: Any) -> ColumnElement[bool]:
 
 @query
 def own_profile(*, user_id: Value) -> Executable:
-    """A profile as its user sees it, or no row."""
+    """Select a profile as its user sees it."""
     return _profile(row_json(*FULL)).where(User.id == user_id)
 
 
 @query
-def new_profile(*, user_id: Value) -> Executable:
-    """Insert an empty profile."""
-    return insert(Profile).values(user_id=user_id)
-
-
-@query
 def changed_profile(*, user_id: Value, **changes: Value) -> Executable:
-    """Change a profile, or make it."""
+    """Change a profile, or insert it."""
     made = insert(Profile).values(user_id=user_id, **changes)
     return made.on_conflict_do_update(index_elements=[Profile.user_id], set_=changes)

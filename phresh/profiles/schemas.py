@@ -1,16 +1,16 @@
-"""What a profile looks like, going in and out."""
+"""The schemas of profiles."""
 
 from marshmallow import Schema, fields, validate
 
-from phresh.api import Text
+from phresh.accounts.schemas import EMAIL
 from phresh.profiles.models import BIO_MAX, FULL_NAME_MAX, IMAGE_MAX, PHONE_NUMBER_MAX
-from phresh.users.schemas import EMAIL
+from phresh.web.fields import Text
 
 FULL_NAME = {"example": "Anna Winter"}
 PHONE_NUMBER = {"example": "+49 30 1234567"}
 BIO = {"example": "Quick, and kind to cats."}
 IMAGE = {"example": "https://phresh.example/anna.jpg", "format": "uri"}
-SHOWN = "To oneself, and between a job's owner and the cleaner whose offer was accepted"
+SHOWN = "Only for yourself and between the owner of a cleaning and its accepted cleaner"
 
 
 class ProfileSchema(Schema):
@@ -27,7 +27,7 @@ class ProfileSchema(Schema):
 
 
 class ProfileUpdateSchema(Schema):
-    """Changes to a profile; what is left out stays as it is, null takes away."""
+    """Changes to a profile; fields left out stay as they are, null deletes."""
 
     full_name = Text(allow_none=True, max_length=FULL_NAME_MAX, metadata=FULL_NAME)
     phone_number = Text(allow_none=True, max_length=PHONE_NUMBER_MAX, metadata=PHONE_NUMBER)

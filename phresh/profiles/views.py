@@ -5,20 +5,21 @@ from typing import Any
 from flask_smorest import abort
 from psycopg2.errors import ForeignKeyViolation
 
-from phresh.api import Blueprint, envelope
-from phresh.auth import (
+from phresh.accounts.tokens import (
     current_account,
-    current_account_or_guest,
+    current_account_or_none,
     login_optional,
     login_required,
-    refuse_token,
+    reject_token,
 )
-from phresh.db import fetch
+from phresh.database.transactions import fetch
 from phresh.profiles import queries
 from phresh.profiles.schemas import ProfileSchema, ProfileUpdateSchema
+from phresh.web.arguments import envelope
+from phresh.web.blueprint import Blueprint
 
 blp = Blueprint(
-    "profiles", __name__, url_prefix="/api/profiles", description="What users say of themselves"
+    "profiles", __name__, url_prefix="/api/profiles", description="Public user profiles"
 )
 
 
@@ -29,16 +30,16 @@ blp = Blueprint(
 def get_profile(username: str) -> str:
     """Get a profile
 
-    Email and phone number are there for oneself, and between a job's owner and the cleaner whose
-    offer was accepted.
+    `email` and `phone_number` are included only for yourself and between the owner of a cleaning
+    and its accepted cleaner.
     """
-    account = current_account_or_guest()
+    account = current_account_or_none()
     if account is None:
         rows = fetch(queries.public_profile(username=username))
     else:
         rows = fetch(queries.seen_profile(username=username, viewer_id=account.user_id))
     if not rows:
-        abort(404, message="No user found with that username.")
+        abort(404, message="No user has this username.")
     return rows[0][0]
 
 
@@ -55,9 +56,9 @@ def update_profile(changes: dict[str, Any]) -> str:
     if changes:
         try:
             fetch(queries.changed_profile(user_id=user_id, **changes))
-        except ForeignKeyViolation:  # the account was deleted this moment
-            refuse_token()
+        except ForeignKeyViolation:  # the account is being deleted
+            reject_token()
     rows = fetch(queries.own_profile(user_id=user_id))
     if not rows:
-        refuse_token()
+        reject_token()
     return rows[0][0]

@@ -1,4 +1,4 @@
-"""Requests by their id, and log lines as JSON that carry it."""
+"""Request ids, and log lines as JSON that have them."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ WELL_FORMED = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 
 
 def init_app(app: Flask) -> None:
-    """Give every request an id, and every answer that id and a log line."""
+    """Give every request an id, and every response that id and a log line."""
     app.before_request(_begin)
     app.after_request(_end)
 
@@ -25,23 +25,23 @@ def init_app(app: Flask) -> None:
 def _begin() -> None:
     given = request.environ.get("HTTP_X_REQUEST_ID", "")
     context = g._get_current_object()
-    # Nothing secret, so not worth a call of the kernel.
+    # Not a secret, so it need not come from the system's generator.
     made = f"{random.getrandbits(128):032x}"
     context.request_id = given if WELL_FORMED.fullmatch(given) else made
     context.began = time.monotonic()
 
 
 def _end(response: Any) -> Any:
-    # Each use of a proxy finds its object anew.
-    asked: Request = request._get_current_object()  # type: ignore[attr-defined]
+    # Each use of a proxy looks its object up.
+    received: Request = request._get_current_object()  # type: ignore[attr-defined]
     context = g._get_current_object()
     response.headers.add("X-Request-Id", context.request_id)
     fields = {
-        "method": asked.method,
-        "path": asked.path,
+        "method": received.method,
+        "path": received.path,
         "status": response.status_code,
         "duration_ms": round((time.monotonic() - context.began) * 1000, 1),
-        "remote_addr": asked.environ.get("REMOTE_ADDR"),
+        "remote_addr": received.environ.get("REMOTE_ADDR"),
     }
     if (account := context.get("account")) is not None:
         fields["user_id"] = account.user_id
@@ -50,7 +50,7 @@ def _end(response: Any) -> Any:
 
 
 class JSONFormatter(logging.Formatter):
-    """Makes one line of JSON of a record, with the id of the request in which it was made."""
+    """Formats a record as one line of JSON, with the id of the request that it belongs to."""
 
     encode = staticmethod(json.JSONEncoder(ensure_ascii=False).encode)
 
@@ -70,9 +70,9 @@ class JSONFormatter(logging.Formatter):
 
 
 class LoopHandler(logging.StreamHandler[TextIO]):
-    """Writes to stderr; once :meth:`defer` was called, all lines of a turn of the loop at once.
+    """Writes to stderr; under an event loop, all lines of a turn of the loop at once.
 
-    A call of the kernel for each line would take as long as all else that a line takes.
+    A system call for each line would take as long as the rest of the line's work.
     """
 
     def __init__(self) -> None:
@@ -81,9 +81,9 @@ class LoopHandler(logging.StreamHandler[TextIO]):
         self._soon: Callable[[Callable[[], None]], object] | None = None
 
     def defer(self, soon: Callable[[Callable[[], None]], object]) -> None:
-        """Leave it to the event loop when to write.
+        """Write in the next turn of an event loop from now on.
 
-        :param soon: calls a function in the next turn of the loop
+        :param soon: has the loop call a function in its next turn
         """
         self._soon = soon
 

@@ -1,10 +1,11 @@
-"""The docs page: Swagger UI, from the assets of the package flask-swagger-ui."""
+"""The docs page, Swagger UI from the assets of the package flask-swagger-ui; and the index at /."""
 
 from importlib.resources import files
 
-from flask import Blueprint, render_template
+import flask
+from flask import Blueprint, current_app, redirect, render_template, request, url_for
 
-from phresh.api import Response
+from phresh.web.app import Response
 
 # Scripts only from here, none in the page itself; Swagger UI styles its elements in place.
 CONTENT_SECURITY_POLICY = (
@@ -16,9 +17,27 @@ CONTENT_SECURITY_POLICY = (
 blp = Blueprint(
     "docs",
     __name__,
+    template_folder="templates",
     static_folder=str(files("flask_swagger_ui") / "dist"),
     static_url_path="/docs/swagger-ui",
 )
+
+
+@blp.get("/")
+def show_index() -> flask.typing.ResponseReturnValue:
+    """Redirect browsers to the docs page; tell other clients where things are."""
+    accepted = request.accept_mimetypes
+    if accepted.accept_html and accepted["text/html"] > accepted["application/json"]:
+        response = redirect(url_for("docs.show_docs"))
+        response.headers["Vary"] = "Accept"
+        return response
+    index = {
+        "docs": url_for("docs.show_docs"),
+        "health": url_for("health.get_health"),
+        "openapi": url_for("api-docs.openapi_json"),
+    }
+    headers = {"Vary": "Accept"}
+    return Response(current_app.json.dumps(index), 200, headers, mimetype="application/json")
 
 
 @blp.get("/docs/")

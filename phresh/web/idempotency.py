@@ -1,8 +1,8 @@
-"""Idempotency keys: a POST that is sent again gives the answer that it gave, and does no more.
+"""Idempotency keys: a POST that is repeated returns its first response and creates nothing.
 
 After the IETF's draft-ietf-httpapi-idempotency-key-header: the key's row is written in the
-transaction of what the request writes, so that there are both or neither. A refused request
-leaves no row and can be sent again.
+transaction of what the request writes, so that there are both or neither. A rejected request
+leaves no row and can be repeated.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from functools import wraps
 from typing import Any
 
 import marshmallow as ma
-from flask import current_app, request
+from flask import current_app, g, request
 from flask_smorest import abort
 from psycopg2.errors import LockNotAvailable
 from sqlalchemy import (
@@ -25,7 +25,6 @@ from sqlalchemy import (
     Index,
     PrimaryKeyConstraint,
     Text,
-    cast,
     delete,
     func,
     select,
@@ -35,16 +34,17 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Mapped, mapped_column
 
-from phresh.auth import current_account_or_guest
-from phresh.db import Base, fetch
-from phresh.statements import Value, query
+from phresh.database.base import Base
+from phresh.database.statements import Value, query
+from phresh.database.transactions import fetch
+from phresh.web.app import Response
 
-GUEST = ""  # all who have no account are one sender
+GUEST = ""  # the sender of all requests without a token
 KEEP = timedelta(hours=24)
 
 
 class IdempotencyKey(Base):
-    """A key that was used, with the request it came with and the answer that was given."""
+    """A key that was used, with its request and the response."""
 
     __tablename__ = "idempotency_keys"
     __table_args__ = (
@@ -58,7 +58,7 @@ class IdempotencyKey(Base):
     path: Mapped[str] = mapped_column(Text)
     key: Mapped[str] = mapped_column(Text)
     body_hash: Mapped[str] = mapped_column(Text)
-    # Null only inside the transaction that makes the answer.
+    # Null only inside the transaction that makes the response.
     answer: Mapped[str | None] = mapped_column(Text)
     headers: Mapped[dict[str, str] | None] = mapped_column(JSONB)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
@@ -85,88 +85,98 @@ class IdempotencyKeySchema(ma.Schema):
         data_key="Idempotency-Key",
         metadata={
             "pattern": f"^{KeyField.PATTERN}$",
-            "description": "Sent again with this key, the request gives the first answer",
+            "description": "Repeating the request with this key returns the first response "
+            "and creates nothing",
         },
     )
 
 
 def idempotent(view: Callable[..., Any]) -> Callable[..., Any]:
-    """Have a POST view answer the same key with the same answer.
+    """Give a POST view idempotency keys: repeating a request returns its first response.
 
-    It stands under ``login_optional`` or ``login_required``: each account has keys of its own.
-    Its last argument comes from ``@blp.arguments(IdempotencyKeySchema, location="headers")``.
-    It answers 422 to a key that came with another body, and 409 to one whose first request still
-    runs. Not for answers that hold secrets: they are stored.
+    It stands directly above ``@blp.response``. The view's last argument comes from
+    ``@blp.arguments(IdempotencyKeySchema, location="headers")``. It responds 422 to a key that came
+    with another body, and 409 to one whose first request is still running. Keys belong to the
+    current user; all guests share one set. Not for responses that hold secrets: they are stored.
     """
+    responses = view._apidoc["response"]["responses"]  # type: ignore[attr-defined]
+    success = min(int(status) for status in responses)
 
     @wraps(view)
-    def answer(*args: Any, **kwargs: Any) -> Any:
+    def with_key(*args: Any, **kwargs: Any) -> Any:
         key = args[-1].get("key")
         if key is None:
             return view(*args[:-1], **kwargs)
         path = request.path.rstrip("/")
-        account = current_account_or_guest()
+        account = g.get("account")  # set by the decorators of phresh/accounts/tokens.py
         sender = GUEST if account is None else str(account.user_id)
         name = {"sender": sender, "method": request.method, "path": path, "key": key}
         body = json.dumps(args[:-1], sort_keys=True, default=str)
         body_hash = hashlib.sha256(body.encode()).hexdigest()
         if not _claim(name, body_hash):
-            return _first_answer(name, body_hash)
-        result = view(*args[:-1], **kwargs)
-        given, headers = result if isinstance(result, tuple) else (result, {})
-        fetch(_answered_key(**name, answer=given, headers=json.dumps(headers)))
-        return result
+            return _first_response(name, body_hash, success)
+        response = view(*args[:-1], **kwargs)
+        if response.status_code != success or response.mimetype != "application/json":
+            raise TypeError(
+                f"{view.__name__}() is idempotent, so its response must be JSON with the status "
+                f"of @blp.response: {success}."
+            )
+        headers = {k: v for k, v in response.headers.items() if not k.startswith("Content-")}
+        text = response.get_data(as_text=True)
+        fetch(_answered_key(**name, answer=text, headers=headers))
+        return response
 
-    return answer
+    return with_key
 
 
 def _claim(name: dict[str, str], body_hash: str) -> bool:
-    """Insert the key; wait a moment for a transaction that has it and has not ended."""
+    """Insert the key and return whether it is new.
+
+    It waits a moment for a transaction that has inserted the same key and has not ended.
+    """
     fetch(_lock_timeout(milliseconds=f"{current_app.config['LOCK_TIMEOUT'] * 1000:.0f}"))
     try:
         return bool(fetch(_claimed_key(**name, body_hash=body_hash)))
     except LockNotAvailable:
-        abort(409, message="The first request with this Idempotency-Key still runs.")
+        abort(409, message="The first request with this Idempotency-Key is still running.")
 
 
-def _first_answer(name: dict[str, str], body_hash: str) -> Any:
+def _first_response(name: dict[str, str], body_hash: str, status: int) -> Response:
     rows = fetch(_used_key(**name))
-    if not rows:  # removed this moment
-        abort(409, message="This Idempotency-Key was just forgotten. Send the request again.")
-    first_hash, answer, headers = rows[0]
+    if not rows:  # deleted between the two statements
+        abort(409, message="This Idempotency-Key has just expired. Send the request again.")
+    first_hash, text, headers = rows[0]
     if first_hash != body_hash:
-        abort(
-            422,
-            messages={"headers": {"Idempotency-Key": ["Was used before, with another body."]}},
-        )
-    return answer, json.loads(headers)
+        reason = "This key was already used with a different body."
+        abort(422, messages={"headers": {"Idempotency-Key": [reason]}})
+    return Response(text, status, {**headers, "Content-Type": "application/json"})
 
 
 @query
 def _lock_timeout(*, milliseconds: Value) -> Executable:
-    """How long to wait for a lock in this transaction."""
+    """Set how long to wait for a lock in this transaction."""
     return select(func.set_config("lock_timeout", milliseconds, True))
 
 
 @query
 def _claimed_key(**values: Value) -> Executable:
-    """Insert a key; no row where there is one, once the transaction that has it ended."""
+    """Insert a key; no row if there is one, after waiting for the transaction that inserts it."""
     claim = insert(IdempotencyKey).values(values).on_conflict_do_nothing()
     return claim.returning(IdempotencyKey.key)
 
 
 @query
 def _used_key(**name: Value) -> Executable:
-    """What is known of a key."""
+    """Select what is stored of a key."""
     row = IdempotencyKey
-    return select(row.body_hash, row.answer, cast(row.headers, Text)).where(*_named(name))
+    return select(row.body_hash, row.answer, row.headers).where(*_named(name))
 
 
 @query
 def _answered_key(*, answer: Value, headers: Value, **name: Value) -> Executable:
-    """Store the answer that was given."""
-    stored = {"answer": answer, "headers": cast(headers, JSONB)}
-    return update(IdempotencyKey).where(*_named(name)).values(stored)
+    """Store the response."""
+    stored = update(IdempotencyKey).where(*_named(name))
+    return stored.values(answer=answer, headers=headers)
 
 
 def _named(name: dict[str, Value]) -> list[ColumnElement[bool]]:
@@ -175,6 +185,6 @@ def _named(name: dict[str, Value]) -> list[ColumnElement[bool]]:
 
 @query
 def deleted_old_keys() -> Executable:
-    """Delete the keys that need not be known any longer."""
+    """Delete expired keys."""
     old = IdempotencyKey.created_at < func.now() - text(f"interval '{KEEP.total_seconds()} s'")
     return delete(IdempotencyKey).where(old).returning(IdempotencyKey.key)

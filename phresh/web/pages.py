@@ -1,6 +1,7 @@
 """Keyset pages: a page begins after the last row of the one before, so each costs the same.
 
-OFFSET would read all that came before, and rows that come or go meanwhile would shift it.
+OFFSET would read all rows before the page, and rows that are added or deleted between two requests
+would shift it.
 """
 
 import base64
@@ -23,13 +24,13 @@ from sqlalchemy import (
     union_all,
 )
 
-from phresh.api import INTEGER_MAX, Digits, array
-from phresh.statements import parameter
+from phresh.database.statements import parameter
+from phresh.web.fields import INTEGER_MAX, Digits
 
-LINK = {"Link": {"description": "The next page (RFC 8288)", "schema": {"type": "string"}}}
+LINK = {"Link": {"description": "URL of the next page (RFC 8288)", "schema": {"type": "string"}}}
 
-# How the value of a key is written in a cursor, and read back: times in UTC, as in answers.
-WRITTEN: dict[type, tuple[str, Callable[[str], Any]]] = {
+# The form of a key's value in a cursor, and what parses it: times in UTC, as in responses.
+CURSOR_FORMS: dict[type, tuple[str, Callable[[str], Any]]] = {
     int: (r"[0-9]{1,10}", int),
     Decimal: (r"[0-9]{1,8}\.[0-9]{2}", Decimal),
     datetime: (r"[0-9-]{10}T[0-9:]{8}(?:\.[0-9]{6})?\+00:00", datetime.fromisoformat),
@@ -48,16 +49,16 @@ class Order:
     descending: bool = False
 
     def begins_with(self, key: str) -> bool:
-        """Whether it is by that column first."""
+        """Return whether rows are sorted by that column first."""
         return self.keys[0][0] == key
 
     @property
     def names(self) -> list[str]:
-        """Give the names of the keys."""
+        """The names of the keys."""
         return [key for key, _ in self.keys]
 
     def columns(self, source: Any) -> list[ColumnElement[Any]]:
-        """Give the columns of the keys, of a model or of a subquery's ``c``."""
+        """Return the columns of the keys, of a model or of a subquery's ``c``."""
         return [getattr(source, key) for key in self.names]
 
 
@@ -66,9 +67,9 @@ NEWEST_FIRST = {"-id": Order((("id", int),), descending=True)}
 
 @dataclass(frozen=True)
 class Page:
-    """A page that was asked for: so many rows in that order, from the first or after a place.
+    """A requested page: so many rows in that order, from the first or after a cursor.
 
-    It is a part of what a statement is; the place is not, but among its values.
+    It decides the shape of a statement; the cursor does not, but is among the statement's values.
     """
 
     name: str
@@ -77,76 +78,85 @@ class Page:
     is_first: bool = True
     after: tuple[Any, ...] = field(default=(), compare=False)
 
-    def at(self, cursor: str) -> "Page":
-        """Give the page that begins after a place.
+    def starting_at(self, cursor: str) -> "Page":
+        """Return the page that begins after a cursor.
 
-        :raises ValueError: when it is garbled, or a place in another order
+        :raises ValueError: when the cursor is not valid for this sort order
         """
-        place = read_cursor(cursor, self.name, self.order)
-        return Page(self.name, self.order, self.limit, False, place)
+        values = decode_cursor(cursor, self.name, self.order)
+        return Page(self.name, self.order, self.limit, False, values)
 
     @property
-    def wanted(self) -> int:
-        """How many rows to fetch: one more than asked for, which tells of a next page."""
+    def fetch_limit(self) -> int:
+        """The number of rows to fetch: one more than the limit, which tells of a next page."""
         return self.limit + 1
 
     @property
     def values(self) -> dict[str, Any]:
-        """Give the values that a statement of the page is run with."""
+        """The values of the cursor, which a statement of the page is run with."""
         return {f"after_{number}": value for number, value in enumerate(self.after)}
 
-    def of(self, statement: Select[Any], source: Any) -> Select[Any]:
-        """Narrow a statement to the rows of the page, and have it give their keys too."""
+    def apply(self, statement: Select[Any], source: Any) -> Select[Any]:
+        """Return the statement narrowed to the rows of the page, with their keys added.
+
+        :param source: the model or subquery that has the keys
+        """
         columns = zip(self.order.columns(source), self.order.names, strict=True)
         keyed = statement.add_columns(*(column.label(key) for column, key in columns))
-        return self.first(self.begun(keyed, source), source, self.wanted)
+        return self.first(self.after_cursor(keyed, source), source, self.fetch_limit)
 
-    def begun(self, statement: Select[Any], source: Any) -> Select[Any]:
-        """Narrow a statement to what comes after the place."""
+    def after_cursor(self, statement: Select[Any], source: Any) -> Select[Any]:
+        """Return the statement narrowed to what comes after the cursor."""
         if self.is_first:
             return statement
         keys = tuple_(*self.order.columns(source))
-        place = tuple_(*(parameter(name) for name in self.values))
-        return statement.where(keys < place if self.order.descending else keys > place)
+        cursor = tuple_(*(parameter(name) for name in self.values))
+        return statement.where(keys < cursor if self.order.descending else keys > cursor)
 
     def first(self, statement: Select[Any], source: Any, count: int) -> Select[Any]:
-        """Narrow a statement to its first rows in the order."""
+        """Return the statement narrowed to its first rows in the order."""
         columns = self.order.columns(source)
         by = [column.desc() for column in columns] if self.order.descending else columns
-        # The number itself: the planner takes a tenth of the table for one that it can't see.
+        # The number itself: for a parameter, the planner assumes a tenth of the table.
         return statement.order_by(*by).limit(literal_column(str(count)))
 
     def merged(self, statements: Sequence[Select[Any]]) -> Select[Any]:
-        """Make one page of those of several statements."""
+        """Return one page made of the pages of several statements."""
         if len(statements) == 1:
             return statements[0]
         rows = union_all(*(select(each.subquery()) for each in statements)).subquery()
-        return self.first(select(rows), rows.c, self.wanted)
+        return self.first(select(rows), rows.c, self.fetch_limit)
 
-    def answer(self, rows: Sequence[tuple[Any, ...]]) -> tuple[str, dict[str, str]]:
-        """Give the JSON array of the page's rows, and the link to the next page (RFC 8288)."""
-        text = array(row[0] for row in rows[: self.limit])
+    def respond(self, rows: Sequence[tuple[Any, ...]]) -> tuple[str, dict[str, str]]:
+        """Return the JSON array of the page's rows, and the link to the next page (RFC 8288).
+
+        :param rows: each is its JSON text, then the values of its keys
+        """
+        text = f"[{','.join(row[0] for row in rows[: self.limit])}]"
         if len(rows) <= self.limit:
             return text, {}
-        cursor = write_cursor(self.name, rows[self.limit - 1][1:])
+        cursor = encode_cursor(self.name, rows[self.limit - 1][1:])
         parameters = urlencode({**request.args.to_dict(flat=False), "after": cursor}, doseq=True)
         return text, {"Link": f'<{request.path}?{parameters}>; rel="next"'}
 
 
-def write_cursor(name: str, values: Sequence[Any]) -> str:
-    """Give the opaque text of a place in the order of that name."""
+def encode_cursor(name: str, values: Sequence[Any]) -> str:
+    """Return the cursor of a row in the order of that name.
+
+    :param values: of the row's keys
+    """
     texts = (value.isoformat() if isinstance(value, datetime) else str(value) for value in values)
     plain = " ".join([name, *texts])
     return base64.urlsafe_b64encode(plain.encode()).decode().rstrip("=")
 
 
-def read_cursor(cursor: str, name: str, order: Order) -> tuple[Any, ...]:
-    """Give the values of a place.
+def decode_cursor(cursor: str, name: str, order: Order) -> tuple[Any, ...]:
+    """Return the values of a cursor's keys.
 
-    :raises ValueError: when it is garbled, or a place in another order
+    :raises ValueError: when it is not valid for this sort order
     """
     plain = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True).decode()
-    forms = [WRITTEN[kind] for _, kind in order.keys]
+    forms = [CURSOR_FORMS[kind] for _, kind in order.keys]
     pattern = " ".join([re.escape(name), *(f"({form})" for form, _ in forms)])
     match = re.fullmatch(pattern, plain)
     if match is None:
@@ -159,7 +169,7 @@ def read_cursor(cursor: str, name: str, order: Order) -> tuple[Any, ...]:
 
 
 class PageSchema(ma.Schema):
-    """The query parameters of a list; loads as its filters, and its ``page``.
+    """The query parameters of a list; loads as the filters, and a ``page``.
 
     A subclass names its orders, the first being the default, and has a field ``sort`` where
     there are more.
@@ -170,10 +180,12 @@ class PageSchema(ma.Schema):
     limit = Digits(
         load_default=20,
         validate=ma.validate.Range(1, 100),
-        metadata={"description": "How many to give at most"},
+        metadata={"description": "Number of items at most"},
     )
     after = ma.fields.String(
-        metadata={"description": "Where the page begins: as the link to it says, in `Link`"},
+        metadata={
+            "description": "Cursor of the page: take it from the `Link` header of the page before"
+        },
     )
 
     @ma.post_load
@@ -182,9 +194,11 @@ class PageSchema(ma.Schema):
         page = Page(name, self.ORDERS[name], data.pop("limit"))
         if "after" in data:
             try:
-                page = page.at(data.pop("after"))
+                page = page.starting_at(data.pop("after"))
             except ValueError:
-                raise ma.ValidationError("Not a place in this order.", "after") from None
-        # No lists: what a query string loads as is kept, and must not be changed.
+                raise ma.ValidationError(
+                    "Not a valid cursor for this sort order.", "after"
+                ) from None
+        # No lists: what a query string loads as is cached, and must not be changed.
         data = {key: tuple(v) if isinstance(v, list) else v for key, v in data.items()}
         return {**data, "page": page}

@@ -4,9 +4,9 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import PASSWORD
 
-from phresh.auth import fetch_apart
+from phresh.accounts.tokens import fetch_autocommit
+from tests.tools.users import PASSWORD
 
 USERS = "/api/users/"
 LOGIN = f"{USERS}login/token/"
@@ -171,8 +171,8 @@ def test_a_body_without_its_envelope_is_refused(client, anna, ask, body):
     assert ask(anna.token, "PATCH", ME, json=body).status_code == 422
 
 
-EMAIL_TAKEN = "There is an account with that email already."
-USERNAME_TAKEN = "There is an account with that username already."
+EMAIL_TAKEN = "An account with this email already exists."
+USERNAME_TAKEN = "An account with this username already exists."
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_20_at_once_make_one_user(app_of_users, sql, values, why):
 
 
 def test_there_is_no_account_if_its_token_cannot_be_made(client, anna, sql, monkeypatch):
-    monkeypatch.setattr("phresh.auth.secrets.token_urlsafe", lambda _: anna.token)
+    monkeypatch.setattr("phresh.accounts.tokens.secrets.token_urlsafe", lambda _: anna.token)
     response = register(client, username="ben", email="ben@phresh.io")
     assert response.status_code >= 400
     assert "access_token" not in response.json
@@ -270,7 +270,7 @@ def test_no_other_email_or_password_lets_in(client, anna, email, password):
     response = log_in(client, email, password)
     assert response.status_code == 401
     assert response.content_type == "application/problem+json"
-    assert response.json["detail"] == "No account has that email and that password."
+    assert response.json["detail"] == "Wrong email or password."
     assert response.headers["WWW-Authenticate"] == "Bearer"
 
 
@@ -492,11 +492,11 @@ def deleted_meanwhile(monkeypatch, sql):
     """Every account is deleted as soon as it was found."""
 
     def found(query):
-        rows = fetch_apart(query)
+        rows = fetch_autocommit(query)
         sql("DELETE FROM users")
         return rows
 
-    monkeypatch.setattr("phresh.auth.fetch_apart", found)
+    monkeypatch.setattr("phresh.accounts.tokens.fetch_autocommit", found)
 
 
 NEW = {"new_cleaning": {"name": "Job", "price": 20}}
@@ -524,7 +524,9 @@ def test_an_account_deleted_meanwhile_is_out(
 
 
 def test_an_account_deleted_while_it_is_changed_is_out(anna, patch, sql, monkeypatch):
-    monkeypatch.setattr("phresh.auth.Passwords.hash", lambda *_: sql("DELETE FROM users") or "hash")
+    monkeypatch.setattr(
+        "phresh.accounts.passwords.Passwords.hash", lambda *_: sql("DELETE FROM users") or "hash"
+    )
     assert patch(anna.token, password=OTHER, old_password=PASSWORD).status_code == 401
 
 

@@ -13,13 +13,14 @@ import psycopg2
 import pytest
 from argon2 import PasswordHasher, Type, extract_parameters
 from argon2.exceptions import HashingError
-from conftest import PASSWORD
 from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
+import phresh.accounts.passwords
 from phresh import create_app
 from phresh.config import read_settings
-from phresh.db import Session
-from phresh.pool import Pool
+from phresh.database.pool import Pool
+from phresh.database.transactions import UnitOfWork
+from tests.tools.users import PASSWORD
 
 USERS = "/api/users/"
 LOGIN = f"{USERS}login/token/"
@@ -146,14 +147,14 @@ def test_the_3000_most_common_are_refused_in_any_case(make_app, anna, write):
     client = make_app(MAX_CONTENT_LENGTH=10**6).test_client()
     listed = [text for text in FREQUENCY_LISTS["passwords"] if len(text) >= 8]
     for password in listed[:3000]:
-        assert why(register(client, write(password))) == "Is one of the most common passwords."
+        assert why(register(client, write(password))) == "This password is too common."
 
 
 @pytest.mark.parametrize(
     "password", ["password", "PASSWORD", "12345678", "123456789", "qwertyuiop", "iloveyou"]
 )
 def test_a_common_password_is_refused(client, anna, password):
-    common = "Is one of the most common passwords."
+    common = "This password is too common."
     assert why(register(client, password)) == common
     assert why(patch(client, anna, password=password, old_password=PASSWORD)) == common
 
@@ -446,19 +447,19 @@ def test_a_turn_is_given_back_whatever_happens(make_app, anna, monkeypatch):
 
 
 @pytest.fixture
-def meanwhile(make_app, anna):
+def meanwhile(make_app, anna, monkeypatch):
     """An app with one connection that serves another request during each hash; its answers."""
     served = make_app(POOL_SIZE=1, POOL_TIMEOUT=0.5, ARGON2_MEMORY_COST=16)
     answers = []
-    apply = served.extensions["passwords"]._apply
+    apply = phresh.accounts.passwords._apply
 
-    def ask(function, arguments):
+    def ask(function, *arguments):
         with ThreadPoolExecutor(1) as pool:
             answer = pool.submit(served.test_client().get, LIST).result()
         answers.append(answer.status_code)
-        return apply(function, arguments)
+        return apply(function, *arguments)
 
-    served.extensions["passwords"].defer(ask)
+    monkeypatch.setattr("phresh.accounts.passwords._apply", ask)
     return served.test_client(), answers
 
 
@@ -488,13 +489,20 @@ def test_hashing_is_not_waiting_for_the_database(make_app, anna, monkeypatch):
     served = make_app(ARGON2_MEMORY_COST=16)
     now = [0.0]
     monkeypatch.setattr(
-        "phresh.db.time", SimpleNamespace(**{**vars(time), "monotonic": clock(now)})
+        "phresh.database.deadlines.time", SimpleNamespace(**{**vars(time), "monotonic": clock(now)})
     )
     left = []
-    take = Pool.take
-    monkeypatch.setattr(Pool, "take", lambda pool, seconds: left.append(seconds) or take(pool, 9))
+    take = Pool.acquire
+    monkeypatch.setattr(
+        Pool, "acquire", lambda pool, seconds: left.append(seconds) or take(pool, 9)
+    )
     passwords = served.extensions["passwords"]
-    passwords.defer(lambda function, arguments: advance(now) or function(*arguments))
+    hasher = passwords._hasher
+    passwords._hasher = SimpleNamespace(
+        hash=lambda password: advance(now) or hasher.hash(password),
+        verify=lambda *arguments: advance(now) or hasher.verify(*arguments),
+        check_needs_rehash=hasher.check_needs_rehash,
+    )
     passwords._turns = SimpleNamespace(
         acquire=lambda timeout: advance(now) or True, release=lambda: None
     )
@@ -588,7 +596,7 @@ def test_nor_when_the_tables_are_missing(make_database, lines):
     "error", [psycopg2.errors.NotNullViolation, psycopg2.errors.CheckViolation, RuntimeError]
 )
 def test_nor_when_a_write_fails(make_app, app, lines, monkeypatch, table, error):
-    run = Session.run
+    run = UnitOfWork.run
 
     def fails(session, query):
         writes = query.statement.text.startswith((f"INSERT INTO {table}", f"UPDATE {table}"))
@@ -596,7 +604,7 @@ def test_nor_when_a_write_fails(make_app, app, lines, monkeypatch, table, error)
             raise error
         return run(session, query)
 
-    monkeypatch.setattr(Session, "run", fails)
+    monkeypatch.setattr(UnitOfWork, "run", fails)
     served = make_app()
     served.testing = False
     served.config["PROPAGATE_EXCEPTIONS"] = False

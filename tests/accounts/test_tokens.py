@@ -7,11 +7,11 @@ import secrets
 from datetime import timedelta
 
 import pytest
-from conftest import PASSWORD
 
 from phresh import create_app
 from phresh.config import read_settings
-from phresh.db import db
+from phresh.database.base import db
+from tests.tools.users import PASSWORD
 
 USERS = "/api/users/"
 ME = f"{USERS}me/"
@@ -211,7 +211,7 @@ def test_a_token_lives_as_long_as_is_set(make_app, sql, seconds):
 def test_a_token_has_32_random_bytes(make_app, anna, monkeypatch):
     sizes = []
     monkeypatch.setattr(
-        "phresh.auth.secrets.token_urlsafe", lambda size: sizes.append(size) or "token"
+        "phresh.accounts.tokens.secrets.token_urlsafe", lambda size: sizes.append(size) or "token"
     )
     form = {"username": anna.email, "password": PASSWORD}
     assert make_app().test_client().post(LOGIN, data=form).json["access_token"] == "token"

@@ -176,7 +176,7 @@ def test_a_missing_cleaning_is_404_and_says_so(client, method):
     json_body = {"cleaning_update": {"name": "New"}} if method in ("patch", "put") else None
     response = getattr(client, method)(f"{LIST}2147483647/", json=json_body)
     assert response.status_code == 404
-    assert response.json["detail"] == "No cleaning found with that id."
+    assert response.json["detail"] == "No cleaning has this id."
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,14 @@ from itertools import pairwise
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from conftest import next_page
 from sqlalchemy import select
 from sqlalchemy.dialects import postgresql
 
 from phresh.cleanings import queries
 from phresh.cleanings.models import Cleaning
-from phresh.db import db
-from phresh.pages import write_cursor
+from phresh.database.base import db
+from phresh.web.pages import encode_cursor
+from tests.tools.helpers import next_page
 
 LIST = "/api/cleanings/"
 
@@ -236,7 +236,7 @@ def test_a_cursor_of_another_order_is_refused(client, make_cleaning):
     "values", [["x"], [""], ["1", "2"], [], ["-1"], ["9" * 11], ["9" * 10], ["1.5"], ["١"]]
 )
 def test_a_cursor_of_our_making_with_other_values_is_refused(client, values):
-    cursor = write_cursor("-id", values)
+    cursor = encode_cursor("-id", values)
     response = client.get(LIST, query_string={"after": cursor})
     assert response.status_code == 422
     assert response.json["errors"][0]["parameter"] == "after"
@@ -253,7 +253,7 @@ def test_a_place_may_stand_anywhere_in_a_query(client, make_cleaning):
             assert [row["id"] for row in response.json] == ids[2:5]
     # What was read of a query holds for no other.
     assert [row["id"] for row in client.get(LIST, query_string=rest).json] == ids[:3]
-    other = f"{rest}&after={write_cursor('price', ['3.00', ids[3]])}"
+    other = f"{rest}&after={encode_cursor('price', ['3.00', ids[3]])}"
     assert [row["id"] for row in client.get(LIST, query_string=other).json] == ids[4:]
 
 
@@ -272,7 +272,7 @@ def test_a_place_may_stand_anywhere_in_a_query(client, make_cleaning):
     ],
 )
 def test_what_is_no_single_place_is_refused(client, query):
-    place = f"after={write_cursor('-id', ['5'])}"
+    place = f"after={encode_cursor('-id', ['5'])}"
     assert client.get(LIST, query_string=place).json == []
     response = client.get(LIST, query_string=query.format(place))
     assert response.status_code == 422
@@ -280,7 +280,7 @@ def test_what_is_no_single_place_is_refused(client, query):
 
 
 def test_other_parameters_are_refused_with_a_place_too(client):
-    place = f"after={write_cursor('-id', ['5'])}"
+    place = f"after={encode_cursor('-id', ['5'])}"
     refused = {f"{place}&limit=0": "limit", f"x=1&{place}": "x", f"x{place}": "xafter"}
     for query, name in refused.items():
         response = client.get(LIST, query_string=query)

@@ -13,7 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
-from processes import (
+
+from phresh.config import ROOT
+from tests.tools.processes import (
     Address,
     Served,
     copy_checkout,
@@ -23,8 +25,6 @@ from processes import (
     running_in,
     wait_until,
 )
-
-from phresh.config import ROOT
 
 ROWS = ("psql", "-c", "SELECT name, cleaning_type, price FROM cleanings", "-At")
 BODY = b'{"new_cleaning": {"name": "Clean my house", "price": 29.99}}'
@@ -268,7 +268,7 @@ def test_gunicorn_alone_starts_the_database_and_leaves_nothing(checkout):
 @pytest.mark.slow
 def test_flask_shell_works(checkout):
     flask(checkout, "db", "upgrade")
-    code = "from phresh.db import db\nfrom sqlalchemy import text\n"
+    code = "from phresh.database.base import db\nfrom sqlalchemy import text\n"
     code += "print(db.session.scalar(text('SELECT 6 * 7')))\n"
     shell = subprocess.run(
         ["flask", "shell"],

@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from conftest import PASSWORD
+
+from tests.tools.users import PASSWORD
 
 NOBODY = "2147483647"
 

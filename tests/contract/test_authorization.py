@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from conftest import PASSWORD
 
-from phresh.db import db
+from phresh.database.base import db
+from tests.tools.users import PASSWORD
 
 USERS = "/api/users/"
 ME = f"{USERS}me/"

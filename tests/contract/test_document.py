@@ -7,7 +7,6 @@ from threading import Thread
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import CHEAP
 from openapi_spec_validator import validate
 from selenium import webdriver
 from selenium.webdriver.common.by import By
@@ -15,8 +14,9 @@ from selenium.webdriver.support.ui import WebDriverWait
 from werkzeug.serving import make_server
 
 import phresh
+from phresh.accounts.schemas import NewPassword, UserSchema
 from phresh.cleanings.schemas import CleaningSchema
-from phresh.users.schemas import NewPassword, UserSchema
+from tests.tools.users import CHEAP
 
 METHODS = {"get", "post", "put", "patch", "delete"}
 

@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from accounts import fill
-from cluster import Phresh
 from flask_migrate import upgrade
-from processes import copy_checkout, environment
 
 from phresh import create_app
-from phresh.db import db
+from phresh.database.base import db
+from tests.tools.cluster import Phresh
+from tests.tools.processes import copy_checkout, environment
+from tests.tools.schemathesis_data import fill
 
 # `make fuzz` gives others.
 SECONDS = os.environ.get("FUZZ_SECONDS", "60")

@@ -7,13 +7,14 @@ import time
 import gevent
 import psycopg2
 import pytest
-from conftest import sql_text
 from flask import current_app
-from processes import wait_until
 from psycopg2 import extensions
 
-from phresh.db import _deadline, _wait, fetch_apart
-from phresh.pool import RECYCLE, Pool, Waker
+from phresh.database.deadlines import Waker, _deadline, _wait_in_loop
+from phresh.database.pool import RECYCLE, Pool
+from phresh.database.transactions import fetch_autocommit
+from tests.tools.helpers import sql_text
+from tests.tools.processes import wait_until
 
 
 class FakeDriver:
@@ -32,9 +33,9 @@ def waiting(pool, order, name):
     """A thread that waits for a connection, notes its name when it has it, and gives it back."""
 
     def take():
-        connection = pool.take(60)
+        connection = pool.acquire(60)
         order.append(name)
-        pool.give_back(connection)
+        pool.release(connection)
 
     thread = threading.Thread(target=take)
     before = len(pool._waiting)
@@ -45,12 +46,12 @@ def waiting(pool, order, name):
 
 def test_who_waits_longest_is_next():
     pool, order = make_pool(), []
-    mine = pool.take(1)
+    mine = pool.acquire(1)
     threads = [waiting(pool, order, name) for name in "abcdef"]
-    pool.give_back(mine)
-    again = pool.take(60)  # asked for last, when the first has not gone on yet
+    pool.release(mine)
+    again = pool.acquire(60)  # asked for last, when the first has not gone on yet
     order.append("again")
-    pool.give_back(again)
+    pool.release(again)
     for thread in threads:
         thread.join()
     assert order == [*"abcdef", "again"]
@@ -58,11 +59,11 @@ def test_who_waits_longest_is_next():
 
 def test_the_one_used_last_is_given_first():
     pool = make_pool(size=3)
-    first, second = pool.take(1), pool.take(1)
-    pool.give_back(first)
-    pool.give_back(second)
-    assert pool.take(1) is second
-    assert pool.take(1) is first
+    first, second = pool.acquire(1), pool.acquire(1)
+    pool.release(first)
+    pool.release(second)
+    assert pool.acquire(1) is second
+    assert pool.acquire(1) is first
 
 
 def test_there_are_no_more_than_allowed_and_a_lost_one_is_replaced():
@@ -70,32 +71,32 @@ def test_there_are_no_more_than_allowed_and_a_lost_one_is_replaced():
     pool = make_pool(
         size=2, seconds=0.05, connect=lambda: opened.append(FakeDriver()) or opened[-1]
     )
-    taken = [pool.take(1), pool.take(1)]
+    taken = [pool.acquire(1), pool.acquire(1)]
     with pytest.raises(psycopg2.OperationalError, match="No connection was free"):
-        pool.take(1)
-    pool.give_back(None)
-    assert pool.take(1) not in taken
+        pool.acquire(1)
+    pool.release(None)
+    assert pool.acquire(1) not in taken
     assert len(opened) == 3
 
 
 def test_the_shorter_time_is_waited():
     pool = make_pool(seconds=60)
-    pool.take(1)
+    pool.acquire(1)
     with pytest.raises(psycopg2.OperationalError):
-        pool.take(0.01)
+        pool.acquire(0.01)
     with pytest.raises(psycopg2.OperationalError):
-        pool.take(-1)  # a request whose time is up
+        pool.acquire(-1)  # a request whose time is up
 
 
 def test_who_gave_up_is_passed_over():
     pool, order = make_pool(), []
-    mine = pool.take(1)
+    mine = pool.acquire(1)
     with pytest.raises(psycopg2.OperationalError):
-        pool.take(0.01)
+        pool.acquire(0.01)
     thread = waiting(pool, order, "a")
-    pool.give_back(mine)
+    pool.release(mine)
     thread.join()
-    assert pool.take(1) is mine
+    assert pool.acquire(1) is mine
 
 
 def test_a_place_is_free_again_when_none_can_be_opened():
@@ -108,17 +109,17 @@ def test_a_place_is_free_again_when_none_can_be_opened():
 
     pool = make_pool(connect=connect)
     with pytest.raises(psycopg2.OperationalError, match="away"):
-        pool.take(1)
-    assert pool.take(1)
+        pool.acquire(1)
+    assert pool.acquire(1)
 
 
 def test_an_old_one_is_closed_and_replaced(monkeypatch):
     pool = make_pool()
-    old = pool.take(1)
-    pool.give_back(old)
+    old = pool.acquire(1)
+    pool.release(old)
     later = time.monotonic() + RECYCLE
     monkeypatch.setattr(time, "monotonic", lambda: later)
-    assert pool.take(1) is not old
+    assert pool.acquire(1) is not old
     assert old.driver.closed
 
 
@@ -208,28 +209,29 @@ def wakers(monkeypatch, app):
     )
     monkeypatch.setattr(Waker, "close", lambda waker: (closed.append(waker), close(waker)))
     with app.app_context():
-        extensions.set_wait_callback(_wait)
+        before = extensions.get_wait_callback()
+        extensions.set_wait_callback(_wait_in_loop)
         yield made, closed
-        extensions.set_wait_callback(None)
+        extensions.set_wait_callback(before)
 
 
 def test_a_connection_is_watched_until_it_is_closed(wakers):
     made, closed = wakers
     for _ in range(3):
-        fetch_apart(sql_text("SELECT pg_sleep(0.01)"))
+        fetch_autocommit(sql_text("SELECT pg_sleep(0.01)"))
     assert (len(made), closed) == (1, [])
     pool = current_app.extensions["pool"]
-    connection = pool.take(1)
+    connection = pool.acquire(1)
     connection.driver.close()
     assert closed == made
-    pool.give_back(None)
+    pool.release(None)
 
 
 def test_one_that_psycopg2_closed_is_watched_no_more(wakers):
     made, closed = wakers
     before = _deadline.set(time.monotonic() + 0.05)
     with pytest.raises(psycopg2.OperationalError, match="in time"):
-        fetch_apart(sql_text("SELECT pg_sleep(60)"))
+        fetch_autocommit(sql_text("SELECT pg_sleep(60)"))
     _deadline.reset(before)
     assert len(made) == 1
     assert closed == made

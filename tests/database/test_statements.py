@@ -2,14 +2,15 @@
 
 import psycopg2
 import pytest
-from conftest import sql_text
 from sqlalchemy import select, text
 
 from phresh import create_app
-from phresh.api import Blueprint
 from phresh.cleanings.models import Cleaning
-from phresh.db import db, fetch
-from phresh.statements import query
+from phresh.database.base import db
+from phresh.database.statements import query
+from phresh.database.transactions import fetch
+from phresh.web.blueprint import Blueprint
+from tests.tools.helpers import sql_text
 
 PATH = "/api/cleanings/"
 NEW = {"new_cleaning": {"name": "One", "price": 1}}
@@ -82,7 +83,7 @@ def test_what_is_planned_by_its_values_is_not_prepared(one, client):
 
 
 def test_the_oldest_is_forgotten_when_there_are_many(one, monkeypatch):
-    monkeypatch.setattr("phresh.pool.PREPARED_MAX", 3)
+    monkeypatch.setattr("phresh.database.pool.PREPARED_MAX", 3)
     client = one.test_client()
     for limit in (1, 2, 3, 4, 5, 1):
         assert client.get(PATH, query_string={"limit": limit}).status_code == 200

@@ -1,10 +1,10 @@
 """What goes with an account, in each state of what it was a part of."""
 
 import pytest
-from marketplace import STATES, Story, standing
 
-from phresh.cleanings.queries import locked_jobs
-from phresh.db import db
+from phresh.database.base import db
+from phresh.deletion.queries import locked_cleanings
+from tests.tools.marketplace import STATES, Story, standing
 
 ME = "/api/users/me/"
 
@@ -140,7 +140,7 @@ def test_it_reads_only_what_is_its_own(app, story, sql):
     told = story("taken")
     sql("INSERT INTO cleanings (name, price) SELECT 'x', 1 FROM generate_series(1, 5000)")
     sql("ANALYZE cleanings")
-    query = locked_jobs(user_id=told.ben.id)
+    query = locked_cleanings(user_id=told.ben.id)
     text, values = query.to_send(prepared=False)
     with app.app_context(), db.engine.begin() as connection:
         cursor = connection.connection.cursor()

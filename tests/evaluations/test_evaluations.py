@@ -1,9 +1,10 @@
 """Evaluations over HTTP: what is taken, what is listed, what it comes to."""
 
 import pytest
-from conftest import next_page
-from marketplace import Story, standing
 from sqlalchemy.exc import IntegrityError
+
+from tests.tools.helpers import next_page
+from tests.tools.marketplace import Story, standing
 
 LIST = "/api/users/ben/evaluations/"
 
@@ -51,16 +52,16 @@ def test_it_completes_the_job_and_the_offer(story, client, sql):
     again = rate(told)
     assert (again.status_code, again.json["detail"]) == (
         409,
-        "You have rated this cleaning already.",
+        "You have already rated this cleaning.",
     )
 
 
 @pytest.mark.parametrize(
     ("state", "status", "why"),
     [
-        ("open", 404, "No offer found of that user."),
-        ("pending", 409, "Only who was accepted can be rated, this offer is pending."),
-        ("cancelled", 409, "Only who was accepted can be rated, this offer is cancelled."),
+        ("open", 404, "This user has not made an offer on this cleaning."),
+        ("pending", 409, "Only an accepted cleaner can be rated; this offer is pending."),
+        ("cancelled", 409, "Only an accepted cleaner can be rated; this offer is cancelled."),
     ],
 )
 def test_nobody_is_rated_before_they_are_taken(story, sql, state, status, why):
@@ -76,7 +77,7 @@ def test_only_the_owner_rates(story, client, sql, who):
     assert client.post(told.evaluation, json=body).status_code == 401
     answer = told.who(who).client.post(told.evaluation, json=body)
     assert answer.status_code == 403
-    assert answer.json["detail"] == "Only who posted the cleaning can rate it."
+    assert answer.json["detail"] == "Only the owner can rate a cleaning."
     assert sql("SELECT * FROM evaluations") == []
 
 
@@ -163,9 +164,9 @@ def test_only_who_was_accepted_is_rated(story, sql, username):
 def test_what_is_not_there_is_404_that_says_which(story, client):
     told = story("taken")
     told.evaluation = f"/api/users/nobody/evaluations/{told.job}/"
-    assert rate(told).json["detail"] == "No user found with that username."
+    assert rate(told).json["detail"] == "No user has this username."
     told.evaluation = "/api/users/ben/evaluations/2147483647/"
-    assert rate(told).json["detail"] == "No cleaning found with that id."
+    assert rate(told).json["detail"] == "No cleaning has this id."
     assert client.get("/api/users/nobody/evaluations/").status_code == 404
     assert client.get("/api/users/nobody/evaluations/stats/").status_code == 404
     assert client.get(f"{LIST}{told.job}/").status_code == 404

@@ -5,14 +5,15 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from cluster import ACCOUNT, TOKEN, Client, Cluster, Phresh, Proxy, make_folder
-from conftest import sql_text
 from flask_migrate import upgrade
-from processes import copy_checkout, wait_until
 
 from phresh import create_app
-from phresh.api import Blueprint
-from phresh.db import Session, db, fetch
+from phresh.database.base import db
+from phresh.database.transactions import UnitOfWork, fetch
+from phresh.web.blueprint import Blueprint
+from tests.tools.cluster import ACCOUNT, TOKEN, Client, Cluster, Phresh, Proxy, make_folder
+from tests.tools.helpers import sql_text
+from tests.tools.processes import copy_checkout, wait_until
 
 PATH = "/api/cleanings/"
 OK = (200, 201)
@@ -184,7 +185,7 @@ def test_a_restart_that_no_request_saw_makes_none_fail(cluster, serve):
 
 def test_a_read_that_loses_its_connection_gives_it_back(settings, sql, monkeypatch):
     """Lost after the answer came, and before the connection is back in the pool."""
-    run = Session.run
+    run = UnitOfWork.run
 
     def run_and_lose(session, query):
         rows = run(session, query)
@@ -195,7 +196,7 @@ def test_a_read_that_loses_its_connection_gives_it_back(settings, sql, monkeypat
     client = create_app({**settings, "POOL_SIZE": 1}).test_client()
     client.get(PATH)
     with monkeypatch.context() as patch:
-        patch.setattr(Session, "run", run_and_lose)
+        patch.setattr(UnitOfWork, "run", run_and_lose)
         assert client.get(PATH).status_code == 200
     assert client.get(PATH).status_code == 200
 
@@ -353,9 +354,9 @@ import time
 from sqlalchemy import text
 
 from phresh import create_app
-from phresh.api import Blueprint
-from phresh.db import fetch
-from phresh.statements import query
+from phresh.web.blueprint import Blueprint
+from phresh.database.transactions import fetch
+from phresh.database.statements import query
 
 blp = Blueprint("pausing", __name__)
 

@@ -8,13 +8,14 @@ from contextlib import closing
 
 import psycopg2
 import pytest
-from cluster import ACCOUNT, TOKEN, Cluster, Phresh, make_folder
 from flask_migrate import upgrade
-from processes import copy_checkout, environment, free_port, wait_until
 
-from phresh import create_app, embedded
+from phresh import create_app
 from phresh.config import ROOT
-from phresh.db import db
+from phresh.database import embedded
+from phresh.database.base import db
+from tests.tools.cluster import ACCOUNT, TOKEN, Cluster, Phresh, make_folder
+from tests.tools.processes import copy_checkout, environment, free_port, wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -5,7 +5,8 @@ from itertools import count, permutations
 from threading import Barrier
 
 import pytest
-from marketplace import Story
+
+from tests.tools.marketplace import Story
 
 ME = "/api/users/me/"
 RATING = {"evaluation_create": {"overall_rating": 5}}
@@ -62,7 +63,9 @@ DEADLOCKS = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_data
 def at_once(sql, monkeypatch):
     """Call functions at once; gives the statuses of their answers."""
     collided = []
-    monkeypatch.setattr("phresh.db.random.uniform", lambda *_: collided.append(1) or 0)
+    monkeypatch.setattr(
+        "phresh.database.transactions.random.uniform", lambda *_: collided.append(1) or 0
+    )
 
     def run(functions):
         start = Barrier(len(functions))

@@ -6,12 +6,12 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
-from conftest import next_page
 
-from phresh.db import db
+from phresh.database.base import db
 from phresh.feed.queries import event_page
 from phresh.feed.schemas import FeedSchema
-from phresh.pages import Page, write_cursor
+from phresh.web.pages import Page, encode_cursor
+from tests.tools.helpers import next_page
 
 FEED = "/api/feed/cleanings/"
 LIST = "/api/cleanings/"
@@ -185,7 +185,7 @@ GOOD_TIME = "2026-01-02T12:00:00+00:00"
 
 def test_a_cursor_of_our_making_is_good(client):
     for text in (GOOD_TIME, "2026-01-02T12:00:00.000001+00:00", "0001-01-01T00:00:00+00:00"):
-        assert feed(client, after=write_cursor("-time", [text, "1"])) == []
+        assert feed(client, after=encode_cursor("-time", [text, "1"])) == []
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,9 @@ def test_a_cursor_of_our_making_is_good(client):
     ],
 )
 def test_a_cursor_of_our_making_with_other_values_is_refused(client, values):
-    assert_refused(client.get(FEED, query_string={"after": write_cursor("-time", values)}), "after")
+    assert_refused(
+        client.get(FEED, query_string={"after": encode_cursor("-time", values)}), "after"
+    )
 
 
 @pytest.mark.parametrize("sort", ["-id", "id", "price", "-price"])
@@ -221,7 +223,7 @@ def test_a_cursor_of_another_list_is_refused(client, some, sort):
 
 
 def test_a_cursor_with_the_name_of_another_order_is_refused(client):
-    cursor = write_cursor("time", [GOOD_TIME, "1"])
+    cursor = encode_cursor("time", [GOOD_TIME, "1"])
     assert_refused(client.get(FEED, query_string={"after": cursor}), "after")
 
 

@@ -3,11 +3,11 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import next_page
-from marketplace import STATES, Story, standing
 from sqlalchemy.exc import IntegrityError
 
-from phresh.db import Session
+from phresh.database.transactions import UnitOfWork
+from tests.tools.helpers import next_page
+from tests.tools.marketplace import STATES, Story, standing
 
 MY_OFFERS = "/api/users/me/offers/"
 
@@ -153,29 +153,29 @@ def test_nobody_offers_on_a_guest_s_cleaning(anna, make_cleaning):
     ("state", "who", "action", "why"),
     [
         ("open", "anna", "make", "You can't make an offer on your own cleaning."),
-        ("taken", "dora", "make", "The cleaning is taken already."),
-        ("completed", "dora", "make", "The cleaning is completed already."),
-        ("pending", "ben", "make", "You have made an offer on this cleaning already."),
-        ("cancelled", "ben", "make", "You have made an offer on this cleaning already."),
-        ("open", "anna", "accept", "No offer found of that user."),
-        ("taken", "anna", "accept other", "The cleaning is taken already."),
-        ("completed", "anna", "accept", "The cleaning is completed already."),
+        ("taken", "dora", "make", "The cleaning is already taken."),
+        ("completed", "dora", "make", "The cleaning is already completed."),
+        ("pending", "ben", "make", "You have already made an offer on this cleaning."),
+        ("cancelled", "ben", "make", "You have already made an offer on this cleaning."),
+        ("open", "anna", "accept", "This user has not made an offer on this cleaning."),
+        ("taken", "anna", "accept other", "The cleaning is already taken."),
+        ("completed", "anna", "accept", "The cleaning is already completed."),
         (
             *("cancelled", "anna", "accept"),
-            "Only a pending offer can be accepted, this one is cancelled.",
+            "Only a pending offer can be accepted; this one is cancelled.",
         ),
-        ("open", "ben", "cancel", "You have made no offer on this cleaning."),
+        ("open", "ben", "cancel", "You have not made an offer on this cleaning."),
         (
             *("pending", "ben", "cancel"),
-            "Only an accepted offer can be cancelled, yours is pending.",
+            "Only an accepted offer can be cancelled; yours is pending.",
         ),
         (
             *("taken", "cleo", "rescind"),
-            "Only a pending offer can be rescinded, yours is rejected.",
+            "Only a pending offer can be rescinded; yours is rejected.",
         ),
-        ("taken", "anna", "delete", "It is taken, so it can't be deleted."),
-        ("completed", "anna", "change price", "It is completed, so type and price can't change."),
-        ("pending", "cleo", "list", "Only who posted the cleaning can see all offers on it."),
+        ("taken", "anna", "delete", "The cleaning is taken; it can no longer be deleted."),
+        ("completed", "anna", "change price", "The cleaning is completed; its type and price can no longer change."),
+        ("pending", "cleo", "list", "Only the owner can see all offers on a cleaning."),
     ],
 )
 def test_a_refusal_says_why(story, state, who, action, why):
@@ -187,7 +187,7 @@ def test_a_completed_job_is_no_guest_s_when_its_owner_is_gone(story):
     assert told.anna.client.delete("/api/users/me/").status_code == 204
     answer = act(told, "dora", "make")
     assert answer.status_code == 409
-    assert answer.json["detail"] == "The cleaning is completed already."
+    assert answer.json["detail"] == "The cleaning is already completed."
 
 
 def test_others_are_not_told_whether_there_is_an_offer(story):
@@ -206,7 +206,7 @@ def test_others_are_not_told_whether_there_is_an_offer(story):
 def test_an_offer_on_a_missing_cleaning_is_404(anna, method):
     answer = getattr(anna.client, method)("/api/cleanings/2147483647/offers/anna/")
     assert answer.status_code == 404
-    assert answer.json["detail"] == "No cleaning found with that id."
+    assert answer.json["detail"] == "No cleaning has this id."
 
 
 @pytest.mark.parametrize("action", ["accept", "cancel", "rescind", "rate"])
@@ -355,7 +355,7 @@ def test_a_body_that_is_cut_off_is_not_none(story, sql):
 def test_a_missing_cleaning_is_404(anna, method):
     answer = getattr(anna.client, method)("/api/cleanings/2147483647/offers/")
     assert answer.status_code == 404
-    assert answer.json["detail"] == "No cleaning found with that id."
+    assert answer.json["detail"] == "No cleaning has this id."
 
 
 @pytest.fixture
@@ -489,7 +489,7 @@ def test_a_write_takes_the_token_and_what_it_writes(
 @pytest.mark.parametrize(("action", "status"), [("change price", 200), ("delete", 204)])
 def test_what_is_opened_this_moment_can_be_written(story, sql, monkeypatch, action, status):
     told = story("taken")
-    run = Session.run
+    run = UnitOfWork.run
 
     def cancelled_after(session, query):
         rows = run(session, query)
@@ -499,7 +499,7 @@ def test_what_is_opened_this_moment_can_be_written(story, sql, monkeypatch, acti
                 assert another.submit(act, told, "ben", "cancel").result().status_code == 200
         return rows
 
-    monkeypatch.setattr(Session, "run", cancelled_after)
+    monkeypatch.setattr(UnitOfWork, "run", cancelled_after)
     assert act(told, "anna", action).status_code == status
     assert standing(sql) == (GONE if action == "delete" else BEFORE["cancelled"])
     assert sql("SELECT price FROM cleanings") == ([] if action == "delete" else [(30,)])

@@ -6,7 +6,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from phresh import create_app
-from phresh.db import db
+from phresh.database.base import db
 from phresh.profiles import queries
 
 PROFILES = "/api/profiles/"
@@ -78,7 +78,7 @@ def test_it_is_made_with_the_account(client):
 def test_without_it_there_is_no_account(client, sql, monkeypatch):
     """A database that refuses the profile refuses the user too."""
     nobody = queries.new_profile(user_id=0)
-    monkeypatch.setattr("phresh.users.views.new_profile", lambda **_: nobody)
+    monkeypatch.setattr("phresh.accounts.views.new_profile", lambda **_: nobody)
     assert client.post("/api/users/", json={"new_user": NEW}).status_code == 409
     assert sql("SELECT FROM users") == sql("SELECT FROM tokens") == []
     monkeypatch.undo()
@@ -296,7 +296,7 @@ def test_it_has_the_new_name_after_a_change_of_the_name(client, anna):
 def test_who_is_not_there_is_404(client):
     response = client.get(f"{PROFILES}nobody/")
     assert response.status_code == 404
-    assert response.json["detail"] == "No user found with that username."
+    assert response.json["detail"] == "No user has this username."
 
 
 @pytest.mark.parametrize("name", ["ab", "x" * 31, "a b", "änna", "a.b", "a%00b", "anna%0A", "a/b"])

@@ -9,7 +9,7 @@ import pytest
 from werkzeug.test import create_environ, run_wsgi_app
 
 from phresh import create_app
-from phresh.logs import JSONFormatter, LoopHandler
+from phresh.serving.logs import JSONFormatter, LoopHandler
 
 LIST = "/api/cleanings/"
 

@@ -13,8 +13,9 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 import pytest
-from cluster import Phresh
-from processes import copy_checkout, wait_until
+
+from tests.tools.cluster import Phresh
+from tests.tools.processes import copy_checkout, wait_until
 
 PATH = "/api/cleanings/"
 LIMIT = 64 * 1024  # of a body, and of a head
@@ -679,7 +680,7 @@ def test_no_collection_looks_through_what_is_loaded(connect):
 SHOWN_PID = """
 import os
 app.add_url_rule("/pid", "pid", lambda: str(os.getpid()))
-from phresh import worker
+from phresh.serving import worker
 """
 
 

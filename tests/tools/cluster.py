@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import psycopg2
-from processes import environment, free_port, wait_until
 
-from phresh import embedded
 from phresh.config import ROOT
+from phresh.database import embedded
+from tests.tools.processes import environment, free_port, wait_until
 
 LOCALE = ("--encoding=UTF8", "--locale=C.UTF-8", "--no-sync")
 

@@ -1,6 +1,6 @@
 """A job in any state, with all who have to do with it."""
 
-from conftest import Someone
+from tests.tools.users import Someone
 
 STATES = ("open", "pending", "taken", "cancelled", "completed")
 

@@ -4,9 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
-from processes import wait_until
 
-from phresh.db import db
+from phresh.database.base import db
+from tests.tools.processes import wait_until
 
 LIST = "/api/cleanings/"
 
@@ -103,7 +103,7 @@ def test_a_write_is_412_when_it_changed(client, url, condition, method):
     body = {"cleaning_update": {"name": "New"}} if method != "delete" else None
     response = getattr(client, method)(url, json=body, headers={"If-Match": condition})
     assert response.status_code == 412
-    assert response.json["detail"] == "It was changed meanwhile."
+    assert response.json["detail"] == "The resource has changed since you read it (If-Match)."
     assert client.get(url).json["name"] == "As it was"
 
 

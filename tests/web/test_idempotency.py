@@ -5,11 +5,11 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from processes import wait_until
 from werkzeug.serving import make_server
 
 from phresh import create_app
-from phresh.db import db
+from phresh.database.base import db
+from tests.tools.processes import wait_until
 
 LIST = "/api/cleanings/"
 NEW = {"name": "Once", "price": 20}
@@ -78,7 +78,7 @@ def test_another_body_is_422(client, sql):
         {
             "parameter": "Idempotency-Key",
             "in": "header",
-            "detail": "Was used before, with another body.",
+            "detail": "This key was already used with a different body.",
         }
     ]
     assert rows(sql) == 1
@@ -129,7 +129,7 @@ def test_a_refused_request_can_be_sent_again(client, sql):
 def test_a_request_that_fails_leaves_no_key(client, sql, monkeypatch):
     """The key is written in the same transaction as the row."""
     with monkeypatch.context() as patched:
-        patched.setattr("phresh.idempotency._answered_key", lambda **_: 1 / 0)
+        patched.setattr("phresh.web.idempotency._answered_key", lambda **_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             post(client, "k")
     assert sql("SELECT * FROM idempotency_keys") == []

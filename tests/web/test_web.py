@@ -6,13 +6,15 @@ import threading
 
 import marshmallow as ma
 import pytest
-from conftest import sql_text
 from flask import Blueprint
 from werkzeug.serving import make_server
 
-from phresh import api, create_app
-from phresh.db import db, fetch
-from phresh.logs import JSONFormatter
+from phresh import create_app
+from phresh.database.base import db
+from phresh.database.transactions import fetch
+from phresh.serving.logs import JSONFormatter
+from phresh.web import blueprint
+from tests.tools.helpers import sql_text
 
 LIST = "/api/cleanings/"
 JSON = "application/json"
@@ -68,7 +70,7 @@ def test_an_empty_body_says_so(client):
     "content_type", [None, "", "text/plain", "application/x-www-form-urlencoded", "json"]
 )
 def test_a_body_that_is_not_json_is_415(client, content_type):
-    assert problem(send(client, b"{}", content_type), 415) == "The body has to be application/json."
+    assert problem(send(client, b"{}", content_type), 415) == "The body must be JSON: send Content-Type application/json."
 
 
 @pytest.mark.parametrize(
@@ -176,7 +178,7 @@ def test_a_database_that_is_away_is_503():
         client.get(LIST),
         send(client, b'{"new_cleaning": {"name": "x", "price": 1}}'),
     ):
-        assert problem(response, 503) == "The database is away. Try again soon."
+        assert problem(response, 503) == "The database is not available. Try again soon."
         assert response.headers["Retry-After"] == "1"
 
 
@@ -184,7 +186,7 @@ def test_a_query_that_has_no_pages_takes_no_place(settings):
     class WordSchema(ma.Schema):
         word = ma.fields.String()
 
-    blp = api.Blueprint("words", __name__)
+    blp = blueprint.Blueprint("words", __name__)
 
     @blp.get("/words/")
     @blp.arguments(WordSchema, location="query")
@@ -262,7 +264,7 @@ def test_a_defect_is_500_and_tells_nothing(broken, caplog):
 
 def test_a_refused_write_leaves_nothing(app, sql):
     """Raising rolls back: the one transaction of a request ends with its view."""
-    from phresh.db import transaction
+    from phresh.database.transactions import transaction
 
     @transaction
     def write_and_fail():

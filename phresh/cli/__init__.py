@@ -1,0 +1,1 @@
+"""The commands beside those of Flask and its extensions."""

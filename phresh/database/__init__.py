@@ -1,0 +1,1 @@
+"""The database: connecting, statements, and the one transaction of a request."""

@@ -1,0 +1,90 @@
+"""Connecting: which database, with which options, and the pool that requests share."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flask import Flask
+from sqlalchemy import URL, event
+
+from phresh.config import ConfigError
+from phresh.database import deadlines, embedded
+from phresh.database.base import db, migrate
+from phresh.database.deadlines import DriverConnection, connect_to_first_host, has_deadline
+from phresh.database.pool import Pool
+
+
+def init_app(app: Flask) -> None:
+    """Connect the app to its database: the embedded PostgreSQL when none is configured.
+
+    :raises ConfigError: when none is configured and the embedded PostgreSQL is not installed
+    """
+    server = None
+    if app.config["SQLALCHEMY_DATABASE_URI"] is None:
+        if not embedded.is_installed():
+            raise ConfigError("No database: set DATABASE_URL or POSTGRES_SERVER.")
+        server = embedded.Server(Path(app.instance_path))
+        app.config["SQLALCHEMY_DATABASE_URI"] = server.url
+    url: URL = app.config["SQLALCHEMY_DATABASE_URI"]
+    connecting = {
+        "application_name": "phresh",
+        "connect_timeout": str(app.config["CONNECT_TIMEOUT"]),
+        "connection_factory": DriverConnection,
+    }
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {
+        "max_overflow": -1,  # our pool bounds them; no deadline would bound a wait here
+        "hide_parameters": True,  # no names and no hashes in a log
+        "connect_args": {k: v for k, v in connecting.items() if k not in url.query},
+    }
+    app.extensions["embedded"] = server
+    app.extensions["pool"] = Pool(
+        _connect,
+        size=app.config["POOL_SIZE"],
+        seconds=app.config["POOL_TIMEOUT"],
+        prepares=app.config["PREPARED_STATEMENTS"],
+    )
+    db.init_app(app)
+    migrate.init_app(app, db)
+    deadlines.init_app(app)
+    with app.app_context():
+        if server is not None:
+            event.listen(db.engine, "do_connect", lambda *_: server.ensure())
+        event.listen(db.engine, "do_connect", _limited_connect(app.config))
+
+
+def _connect() -> Any:
+    """Open a connection as the engine does, but for our pool."""
+    made = db.engine.raw_connection()
+    driver: Any = made.driver_connection
+    made.detach()
+    driver.autocommit = True
+    with driver.cursor() as cursor:
+        cursor.execute("SET TIME ZONE 'UTC'")  # in which times are rendered
+    return driver
+
+
+def _limited_connect(config: Mapping[str, Any]) -> Any:
+    """Return what connects for a request: to the first host in time, with the server's limits.
+
+    Not for commands: a migration takes its time. It must not refer to the app, which owns the
+    engine: the two would never be freed.
+    """
+    limits = {
+        "statement_timeout": config["STATEMENT_TIMEOUT"],
+        "lock_timeout": config["LOCK_TIMEOUT"],
+        "idle_in_transaction_session_timeout": config["IDLE_TIMEOUT"],
+    }
+    sends_limits, seconds = config["DATABASE_LIMITS"], config["CONNECT_TIMEOUT"]
+    options = [f"-c {name}={limit * 1000:.0f}" for name, limit in limits.items()]
+
+    def connect(dialect: Any, _: Any, arguments: Any, parameters: dict[str, Any]) -> Any:
+        if not has_deadline():
+            return None  # SQLAlchemy connects
+        if sends_limits:
+            given = parameters.get("options", "")
+            parameters = {**parameters, "options": " ".join([given, *options]).strip()}
+        return connect_to_first_host(
+            lambda chosen: dialect.connect(*arguments, **chosen), parameters, seconds
+        )
+
+    return connect

@@ -1,0 +1,1 @@
+"""Deletion of an account, which touches every feature."""

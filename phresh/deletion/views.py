@@ -1,0 +1,20 @@
+"""The endpoint that deletes an account."""
+
+from phresh.accounts.tokens import current_account, login_required
+from phresh.deletion import services
+from phresh.web.blueprint import Blueprint
+
+blp = Blueprint("deletion", __name__, url_prefix="/api/users")
+
+
+@blp.delete("/me/", tags=["users"])
+@login_required
+@blp.response(204)
+def delete_me() -> None:
+    """Delete your account
+
+    Also deletes your cleanings, except completed ones, and your offers. If one of your offers was
+    accepted, that cleaning opens again. Completed cleanings and evaluations stay, without your
+    name.
+    """
+    services.delete_account(current_account().user_id)

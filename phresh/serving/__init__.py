@@ -1,0 +1,1 @@
+"""Serving: gunicorn's worker, its hooks, and the log."""

@@ -1,0 +1,165 @@
+"""The Flask app, its requests and its responses."""
+
+from collections.abc import Callable
+from inspect import iscoroutinefunction
+from pathlib import Path
+from typing import Any, NoReturn
+
+import flask
+from flask import current_app
+from flask.sessions import NullSession, SessionInterface
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
+from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.routing import MapAdapter
+
+from phresh.web.json import StrictJSONProvider
+
+
+class Request(flask.Request):
+    """A request; its JSON is rejected in this order: 413 too large, 415 no JSON, 400 malformed."""
+
+    def get_json(self, *_: Any, **__: Any) -> Any:
+        """Return what the body says.
+
+        :raises RequestEntityTooLarge: over ``MAX_CONTENT_LENGTH``
+        :raises UnsupportedMediaType: when the ``Content-Type`` is not JSON
+        :raises BadRequest: when the body is cut off, empty or malformed
+        """
+        data = self.get_data()  # raises for a Content-Length that is too large
+        if self.content_length is None:  # in chunks, of which Werkzeug reads no more than allowed
+            if len(data) == self.max_content_length and self.environ["wsgi.input"].read(1):
+                raise RequestEntityTooLarge
+        elif len(data) < self.content_length:
+            raise BadRequest("The body is shorter than its Content-Length.")
+        if not self.is_json:
+            raise UnsupportedMediaType("The body must be JSON: send Content-Type application/json.")
+        if not data:
+            raise BadRequest("The body is empty.")
+        try:
+            return current_app.json.loads(data)
+        except ValueError as error:
+            raise BadRequest(f"Malformed JSON: {error}.") from None
+
+
+SECURITY_HEADERS = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Vary", "Origin"),  # CORS
+)
+
+
+class Response(flask.Response):
+    """A response with security headers; one whose body is complete is sent without a detour."""
+
+    default_mimetype = None  # a response without a body has no type
+    policy = "default-src 'none'; frame-ancestors 'none'"  # Content-Security-Policy
+
+    def __call__(self, environ: Any, start_response: Any) -> Any:
+        """Send it, as WSGI has it."""
+        if self.has_body and environ["REQUEST_METHOD"] != "HEAD":
+            start_response(self.status, [*self.headers, *self.security_headers(environ)])
+            return self.response
+        return super().__call__(environ, start_response)
+
+    def get_wsgi_headers(self, environ: Any) -> Any:
+        """Return the headers with which it is sent."""
+        headers = super().get_wsgi_headers(environ)
+        headers.extend(self.security_headers(environ))
+        return headers
+
+    def security_headers(self, environ: Any) -> list[tuple[str, str]]:
+        """Return what tells browsers to be careful, and caches that CORS differs by origin."""
+        headers = [("Content-Security-Policy", self.policy), *SECURITY_HEADERS]
+        if environ["wsgi.url_scheme"] == "https":
+            headers.append(("Strict-Transport-Security", "max-age=31536000"))
+        return headers
+
+    @property
+    def has_body(self) -> bool:
+        """Return whether it is all bytes, with a status that allows a body (RFC 9110 6.4.1)."""
+        return self.is_sequence and not self._on_close and self.status_code not in (204, 304)
+
+
+class NoSession(NullSession):
+    """An empty session, which says what to use instead."""
+
+    def _fail(self, *_: Any, **__: Any) -> NoReturn:
+        raise RuntimeError(
+            "flask.session is not available: Phresh sets no cookies. Authenticate by token "
+            "(phresh/accounts/tokens.py), and store what must last in the database."
+        )
+
+    __setitem__ = __delitem__ = clear = pop = popitem = update = setdefault = _fail
+
+
+class NoSessions(SessionInterface):
+    """Flask's sessions: none, since no response sets a cookie."""
+
+    none = NoSession()
+
+    def open_session(self, *_: Any) -> NullSession:
+        """Return an empty, read-only session."""
+        return self.none
+
+
+class App(flask.Flask):
+    """Flask with our requests and responses, without what costs time and has no use here."""
+
+    request_class = Request
+    response_class = Response
+    json_provider_class = StrictJSONProvider
+    session_interface = NoSessions()
+
+    def __init__(self, import_name: str) -> None:
+        super().__init__(import_name, static_folder=str(Path(__file__).with_name("static")))
+        self.url_map.strict_slashes = False  # the trailing slash is optional
+        self.url_map.merge_slashes = False
+
+    def add_url_rule(
+        self, rule: str, endpoint: str | None = None, view_func: Any = None, *args: Any, **kw: Any
+    ) -> None:
+        """Connect a URL rule to a view.
+
+        :raises TypeError: for a coroutine function
+        """
+        if iscoroutinefunction(view_func):
+            raise TypeError(
+                f"{view_func.__name__}() is a coroutine function (async def), which Phresh does "
+                "not run: write a plain function. Waiting in it lets other requests run, since "
+                "each has a thread, green or not."
+            )
+        super().add_url_rule(rule, endpoint, view_func, *args, **kw)
+
+    def create_url_adapter(self, request: Any) -> Any:
+        """Bind the URL map to a request, without what serves routes that have a host.
+
+        :raises BadRequest: for HTTP/1.1 without a Host header (RFC 9112 3.2)
+        """
+        if request is not None and "HTTP_HOST" not in request.environ:
+            raise BadRequest("The Host header is missing.")
+        if request is None or self.config["TRUSTED_HOSTS"] is not None:
+            return super().create_url_adapter(request)
+        environ = request.environ
+        return MapAdapter(
+            self.url_map,
+            server_name=environ["HTTP_HOST"],
+            script_name=environ["SCRIPT_NAME"] or "/",
+            subdomain="",
+            url_scheme=environ["wsgi.url_scheme"],
+            path_info=environ["PATH_INFO"].encode("latin-1").decode(errors="replace"),
+            default_method=environ["REQUEST_METHOD"],
+            query_args=environ["QUERY_STRING"],
+        )
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the function: none is a coroutine function (:meth:`add_url_rule`)."""
+        return func
+
+
+def init_app(app: flask.Flask) -> None:
+    """Have the app respond to the hosts, and believe the proxies, that its settings name."""
+    if app.config["TRUSTED_HOSTS"] is not None:
+        # Requests from inside, like a container's health check, use no public name.
+        app.config["TRUSTED_HOSTS"] += ["localhost", "127.0.0.1"]
+    if proxies := app.config["TRUSTED_PROXIES"]:
+        app.wsgi_app = ProxyFix(app.wsgi_app, proxies, proxies)  # type: ignore[method-assign]

@@ -1,0 +1,120 @@
+"""Arguments of views: query parameters, headers, forms and JSON bodies, loaded by schemas."""
+
+import re
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any
+
+import flask
+import marshmallow as ma
+from flask import request
+from webargs.flaskparser import FlaskParser
+from werkzeug.exceptions import UnsupportedMediaType
+
+from phresh.web.app import Request
+
+# The cursor in a query string that has one.
+CURSOR = re.compile(r"(?:^|&)after=([A-Za-z0-9_-]+)(?=&|\Z)")
+
+
+class Parser(FlaskParser):
+    """Loads the arguments of views; rejects what no schema has, everywhere."""
+
+    DEFAULT_UNKNOWN_BY_LOCATION = {
+        **FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION,
+        "query": ma.RAISE,
+    }
+
+    def parse(
+        self, argmap: Any, req: Any = None, *, location: str | None = None, **options: Any
+    ) -> Any:
+        """Return what a schema makes of the request.
+
+        :param argmap: an instance of a schema
+        """
+        if not options:
+            if location == "query" and len(query := request.environ["QUERY_STRING"]) <= 200:
+                return self._parse_query(argmap, query)
+            if location == "headers" and not self.load_headers(request, argmap):
+                return {}  # no header is required
+        return super().parse(argmap, req, location=location, **options)
+
+    def _parse_query(self, schema: ma.Schema, query: str) -> dict[str, Any]:
+        """Load a query string, apart from its cursor, which is another each time.
+
+        A cursor that is not valid is left to the schema, which rejects it.
+        """
+        before, *cursor = CURSOR.split(query)
+        if len(cursor) == 2 and "after" in schema.fields:
+            found = self._load_query(schema, before + cursor[1])
+            with suppress(ValueError):
+                return {**found, "page": found["page"].starting_at(cursor[0])}
+        return dict(self._load_query(schema, query))
+
+    @lru_cache(maxsize=256)  # noqa: B019 - the one parser there is lives as long
+    def _load_query(self, schema: ma.Schema, query: str) -> Any:
+        """Load a query string, the same one only once: most requests send one of a few."""
+        return super().parse(schema, Request({"QUERY_STRING": query}), location="query")
+
+    def load_headers(self, req: flask.Request, schema: ma.Schema) -> Any:
+        """Return the headers that the schema has."""
+        names = (field.data_key for field in schema.fields.values() if field.data_key)
+        return {name: req.headers[name] for name in names if name in req.headers}
+
+    def load_json(self, req: flask.Request, schema: ma.Schema) -> Any:
+        """Return the body; an empty object for an optional one that is missing."""
+        # One that is cut off is not missing, but rejected.
+        is_there = req.content_length or req.get_data()
+        if not is_there and not getattr(schema, "is_required", True):
+            return {}
+        return req.get_json()
+
+    def load_form(self, req: flask.Request, schema: ma.Schema) -> Any:
+        """Return the fields of a form.
+
+        :raises UnsupportedMediaType: when the body is no form
+        """
+        if req.mimetype not in ("application/x-www-form-urlencoded", "multipart/form-data"):
+            raise UnsupportedMediaType(
+                "The body must be a form: send Content-Type application/x-www-form-urlencoded."
+            )
+        return super().load_form(req, schema)
+
+    def load_querystring(self, req: flask.Request, schema: ma.Schema) -> Any:
+        """Return the query parameters.
+
+        :raises ValidationError: for one that is repeated and is no list
+        """
+        parameters = super().load_querystring(req, schema)
+        for name, values in req.args.lists():
+            if len(values) > 1 and name not in parameters.multiple_keys:
+                raise ma.ValidationError({name: ["Given more than once."]})
+        return parameters
+
+
+def envelope(key: str, schema: type[ma.Schema], *, required: bool = True) -> ma.Schema:
+    """Return the schema of a body ``{key: {...}}``, which loads as the inner object.
+
+    :param required: whether the body is required; else a missing one loads as an empty object
+    """
+    inner = schema()
+
+    class Envelope(ma.Schema):
+        is_required = required
+
+        def load(self, data: Any, **options: Any) -> Any:
+            if data == {} and not required:
+                return inner.load({})
+            if not isinstance(data, dict) or list(data) != [key] or data[key] is None:
+                return super().load(data, **options)  # which raises
+            # To load the inner object by itself takes half the time.
+            try:
+                return inner.load(data[key])
+            except ma.ValidationError as error:
+                raise ma.ValidationError({key: error.messages}) from None
+
+    name = schema.__name__.removesuffix("Schema") + "Body"
+    # marshmallow formats messages, so braces are doubled once more.
+    missing = f'Missing data for required field. Wrap the body: {{{{"{key}": {{{{...}}}}}}}}.'
+    field = ma.fields.Nested(schema, required=required, error_messages={"required": missing})
+    return Envelope.from_dict({key: field}, name=name)()

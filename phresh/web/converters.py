@@ -1,0 +1,46 @@
+"""Converters for the variable parts of paths."""
+
+from typing import Any
+
+from flask import Flask
+from werkzeug.exceptions import NotFound
+from werkzeug.routing import BaseConverter
+
+from phresh.web.fields import INTEGER_MAX, USERNAME
+
+
+class UsernameConverter(BaseConverter):
+    """A username in a path, in any case."""
+
+    regex = USERNAME
+    parameter: dict[str, Any] = {"type": "string", "pattern": f"^{USERNAME}$", "example": "anna"}
+
+
+class IdConverter(BaseConverter):
+    """An id in a path, in its canonical form; anything else is no such URL."""
+
+    regex = "[1-9][0-9]{0,9}"
+    parameter: dict[str, Any] = {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": INTEGER_MAX,
+        "example": 1,
+    }
+
+    def to_python(self, value: str) -> int:
+        """Return the id.
+
+        :raises NotFound: when it is more than PostgreSQL's type integer holds
+        """
+        if (number := int(value)) > INTEGER_MAX:
+            # ValidationError would lead to 405: by then rules of other methods have matched.
+            raise NotFound
+        return number
+
+
+CONVERTERS = {"id": IdConverter, "username": UsernameConverter}
+
+
+def init_app(app: Flask) -> None:
+    """Let the app's paths use ``<id:...>`` and ``<username:...>``."""
+    app.url_map.converters.update(CONVERTERS)

@@ -1,0 +1,52 @@
+"""JSON as requests and responses have it."""
+
+import json
+from decimal import Decimal
+from typing import Any, NoReturn
+
+from flask.json.provider import DefaultJSONProvider
+
+
+class StrictJSONProvider(DefaultJSONProvider):
+    """JSON as RFC 8259 has it, whatever is doubtful rejected; fractions become Decimal."""
+
+    sort_keys = False
+
+    @staticmethod
+    def default(o: Any) -> Any:
+        """Return how a value that JSON does not have is sent: a Decimal as the same number.
+
+        :raises TypeError: for a Decimal that would lose digits, or a type unknown here
+        """
+        if not isinstance(o, Decimal):
+            return DefaultJSONProvider.default(o)
+        number = float(o)
+        if Decimal(repr(number)) != o:
+            raise TypeError(f"{o} has more digits than a JSON number keeps: send it as a string.")
+        return number
+
+    def loads(self, s: str | bytes, **_: Any) -> Any:
+        """Return what JSON text says.
+
+        :raises ValueError: for text that is not JSON, repeats a key, or is nested too deeply
+        """
+        try:
+            return _decode(s if isinstance(s, str) else s.decode())
+        except (RecursionError, ArithmeticError) as error:
+            raise ValueError("nested too deeply, or a number too large") from error
+
+
+def _reject_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a key occurs twice in one object")
+    return members
+
+
+_decode = json.JSONDecoder(
+    parse_float=Decimal, parse_constant=_reject_constant, object_pairs_hook=_unique_keys
+).decode

@@ -1,0 +1,146 @@
+"""Errors: every one is a problem document (RFC 9457), made here."""
+
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+import marshmallow as ma
+import psycopg2
+from flask import Flask, current_app, g
+from flask_smorest import abort
+from sqlalchemy.exc import DBAPIError
+from werkzeug.exceptions import HTTPException
+from werkzeug.http import HTTP_STATUS_CODES
+
+from phresh.web.app import Response
+
+PROBLEM_JSON = "application/problem+json"
+RETRY_AFTER = 1  # seconds
+
+SQLSTATE_STATUS = {
+    "22003": 422,  # numeric value out of range
+    "22021": 422,  # character not in repertoire
+    "22P02": 422,  # invalid text representation
+    "23503": 409,  # foreign key violation
+    "23505": 409,  # unique violation
+    "23514": 422,  # check violation
+    "25006": 503,  # read-only transaction: a primary that was demoted
+    "40001": 503,  # serialization failure
+    "40P01": 503,  # deadlock
+    "54000": 422,  # program limit exceeded: a value too long to index
+    "55P03": 503,  # lock not available
+    "57014": 503,  # query cancelled: the statement time limit
+}
+SQLSTATE_AWAY = ("08", "53", "57P")  # connection exceptions, insufficient resources, shutdown
+
+DATABASE_DETAIL = {
+    409: "The request conflicts with existing data.",
+    422: "The database rejects a value.",
+    503: "The database is not available. Try again soon.",
+}
+
+
+class ProblemSchema(ma.Schema):
+    """Problem details (RFC 9457), the one format of every error."""
+
+    class ErrorSchema(ma.Schema):
+        """One invalid value: where it is in the body (RFC 6901), or which parameter, and why."""
+
+        pointer = ma.fields.String(metadata={"example": "/new_cleaning/price"})
+        parameter = ma.fields.String(metadata={"example": "limit"})
+        location = ma.fields.String(data_key="in", metadata={"example": "query"})
+        detail = ma.fields.String(required=True)
+
+    type = ma.fields.String(required=True, metadata={"example": "about:blank"})
+    title = ma.fields.String(required=True, metadata={"example": "Not Found"})
+    status = ma.fields.Integer(required=True, metadata={"example": 404})
+    detail = ma.fields.String(required=True)
+    request_id = ma.fields.String(metadata={"description": "As in `X-Request-Id` and in the logs"})
+    errors = ma.fields.List(ma.fields.Nested(ErrorSchema))
+
+
+def init_app(app: Flask) -> None:
+    """Turn errors of the database into problem documents; Flask-Smorest does so with HTTP's."""
+    app.register_error_handler(psycopg2.Error, _database_response)
+    app.register_error_handler(DBAPIError, _sqlalchemy_response)
+
+
+def _database_response(error: psycopg2.Error) -> Response:
+    return problem_response(_database_problem(error))
+
+
+def _sqlalchemy_response(error: DBAPIError) -> Response:
+    if not isinstance(error.orig, psycopg2.Error):
+        raise error
+    return _database_response(error.orig)
+
+
+def problem_response(error: HTTPException) -> Response:
+    """Return the problem document of an HTTP error, with the error's own headers."""
+    given: dict[str, Any] = getattr(error, "data", None) or {}
+    status = error.code or 500
+    title = HTTP_STATUS_CODES[status]
+    detail = given.get("message") or error.description
+    if detail == type(error).description:
+        detail = title
+    problem = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    if "request_id" in g:
+        problem["request_id"] = g.request_id
+    if "messages" in given:
+        problem["detail"] = "The request is not valid; see `errors`."
+        problem["errors"] = list(_invalid_values(given["messages"]))
+    headers = {k: v for k, v in error.get_headers() if not k.startswith("Content-")}
+    if status == 503:
+        headers["Retry-After"] = str(RETRY_AFTER)
+    body = current_app.json.dumps(problem)
+    return Response(
+        body, status, {**headers, **(given.get("headers") or {})}, mimetype=PROBLEM_JSON
+    )
+
+
+def _invalid_values(messages: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """Turn webargs' messages, ``{location: {field: ...}}``, into the errors of a problem."""
+    for location, fields in messages.items():
+        for path, detail in _leaves(fields):
+            if location == "json":
+                escaped = (str(part).replace("~", "~0").replace("/", "~1") for part in path)
+                yield {"pointer": "".join(f"/{part}" for part in escaped), "detail": detail}
+            else:
+                place = "header" if location == "headers" else location
+                yield {"parameter": str(path[0]), "in": place, "detail": detail}
+
+
+def _leaves(messages: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], str]]:
+    if isinstance(messages, dict):
+        for key, inner in messages.items():
+            yield from _leaves(inner, path if key == "_schema" else (*path, key))
+    elif isinstance(messages, list):
+        for inner in messages:
+            yield from _leaves(inner, path)
+    else:
+        yield path, messages
+
+
+def _database_problem(error: psycopg2.Error) -> HTTPException:
+    """Return what a failure of the database means to the client, and log what it is."""
+    name = type(error).__name__
+    if (state := error.pgcode) is not None:
+        status = 503 if state.startswith(SQLSTATE_AWAY) else SQLSTATE_STATUS.get(state, 500)
+        # Not its text, which quotes values: of the row, or of the statement.
+        about = f"{name} ({state}) {error.diag.constraint_name or ''}".strip()
+    else:  # nothing from the server: not connected, connection lost, none left in the pool
+        away = (psycopg2.OperationalError, psycopg2.InterfaceError)
+        status = 503 if isinstance(error, away) else 500
+        about = f"{name}: {error}"
+    if status == 503:
+        current_app.logger.warning("The database is not available: %s", about)
+    elif status == 500:
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        fields = {"fields": {"traceback": frames}}
+        current_app.logger.error("The database failed: %s", about, extra=fields)
+    else:
+        current_app.logger.error("The schemas accept what the database rejects: %s", about)
+    try:
+        abort(status, message=DATABASE_DETAIL.get(status))
+    except HTTPException as problem:
+        return problem
