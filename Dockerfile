@@ -5,7 +5,7 @@ FROM base AS build
 
 WORKDIR /build
 COPY requirements.txt .
-# The venv gets no pip of its own: nothing is installed once it is built.
+# The venv needs no pip of its own: nothing is installed into it later.
 RUN python -m venv --without-pip /opt/venv \
     && pip --python /opt/venv/bin/python install --no-cache-dir --require-hashes -r requirements.txt
 
@@ -15,7 +15,7 @@ FROM base
 LABEL org.opencontainers.image.title="Phresh" \
       org.opencontainers.image.description="The REST API of a marketplace for cleaning jobs"
 
-# By number below, since Kubernetes refuses to take a name for "not root".
+# USER below has the number: for runAsNonRoot, Kubernetes does not accept a name.
 RUN useradd --uid 10001 --user-group --no-create-home --no-log-init --shell /usr/sbin/nologin phresh
 
 COPY --from=build /opt/venv /opt/venv
@@ -24,7 +24,7 @@ WORKDIR /app
 COPY wsgi.py gunicorn.conf.py ./
 COPY migrations migrations
 COPY phresh phresh
-# The user may read, whatever umask the checkout was made with, but not write: so compile here.
+# The user can read everything, whatever the umask of the checkout, but not write: compile now.
 RUN python -m compileall -q . && chmod -R a+rX .
 
 ENV PATH=/opt/venv/bin:$PATH \
@@ -34,13 +34,13 @@ ENV PATH=/opt/venv/bin:$PATH \
 USER 10001
 EXPOSE 8000
 
-# Not with urllib, which asks the proxy that http_proxy names.
+# Not urllib: it would send the request to the proxy that http_proxy names.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["python", "-c", "\
 import http.client, os; \
 server = http.client.HTTPConnection('127.0.0.1:' + os.environ['PORT'], timeout=4); \
 server.request('GET', '/healthz'); \
 raise SystemExit(server.getresponse().status != 200)"]
 
-# Migrations are not applied here: replicas that start together would race for them.
-# The workers' heartbeat files lie in memory: a slow disk would make them look dead.
+# Migrations are not applied here: replicas that start together would apply them at the same time.
+# The heartbeat files of the workers are in memory: with a slow disk, the workers would look dead.
 CMD ["gunicorn", "--config", "gunicorn.conf.py", "--worker-tmp-dir", "/dev/shm", "wsgi:app"]

@@ -1,4 +1,4 @@
-"""The settings: where they come from, what is refused."""
+"""Settings: where they are read from, and which values are rejected."""
 
 import re
 
@@ -32,14 +32,14 @@ def test_the_defaults():
     assert settings["SQLALCHEMY_DATABASE_URI"] is None
 
 
-def test_the_environment_wins_over_the_env_file(environment, tmp_path):
+def test_the_environment_overrides_the_env_file(environment, tmp_path):
     (tmp_path / ".env").write_text("PORT=1\nHOST=::1\n")
     environment.setenv("PORT", "2")
     settings = read_settings()
     assert (settings["HOST"], settings["PORT"]) == ("::1", 2)
 
 
-def test_an_empty_variable_is_none(environment):
+def test_an_empty_variable_counts_as_not_set(environment):
     environment.setenv("PORT", "")
     environment.setenv("POSTGRES_SERVER", "")
     assert read_settings()["PORT"] == 8000
@@ -53,7 +53,7 @@ def test_settings_passed_in_replace_the_environment(environment):
     assert (app.config["PORT"], app.testing) == (8000, True)
 
 
-def test_origins_are_a_list(environment):
+def test_cors_origins_are_read_as_a_list(environment):
     environment.setenv("CORS_ORIGINS", "https://a.example,https://b.example")
     assert read_settings()["CORS_ORIGINS"] == ["https://a.example", "https://b.example"]
 
@@ -75,13 +75,13 @@ ELEVEN_YEARS = str(11 * 365 * 24 * 3600)
         *(("LOGIN_FAILURES_PER_ACCOUNT", "0"), ("LOGIN_FAILURES_PER_ADDRESS", "0")),
     ],
 )
-def test_a_bad_value_is_refused_by_name(environment, name, value):
+def test_an_invalid_value_is_rejected_with_its_name(environment, name, value):
     environment.setenv(name, value)
     with pytest.raises(ConfigError, match=f"^{name}: "):
         read_settings()
 
 
-def test_the_parts_of_the_database_make_its_url():
+def test_postgres_settings_are_combined_into_a_url():
     url = read_settings({"POSTGRES_SERVER": "h", "POSTGRES_PASSWORD": "p@/:"})[
         "SQLALCHEMY_DATABASE_URI"
     ]
@@ -90,25 +90,25 @@ def test_the_parts_of_the_database_make_its_url():
     )
 
 
-def test_one_url_overrides_the_parts():
+def test_database_url_overrides_the_postgres_settings():
     settings = read_settings({"POSTGRES_SERVER": "h", "DATABASE_URL": "postgresql://other/n"})
     assert settings["SQLALCHEMY_DATABASE_URI"].host == "other"
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg2"])
-def test_a_postgresql_url_means_psycopg2(scheme):
+def test_every_postgresql_scheme_uses_psycopg2(scheme):
     url = url_of(f"{scheme}://u:p@h:1/n?sslmode=require")
     assert url.drivername == "postgresql+psycopg2"
     assert (url.username, url.password, url.host, url.port) == ("u", "p", "h", 1)
     assert url.query == {"sslmode": "require"}
 
 
-def test_a_comma_in_the_password_is_no_second_host():
+def test_a_comma_in_the_password_does_not_start_a_second_host():
     url = url_of("postgresql://u:top,secret@h:1/n")
     assert (url.password, url.host, url.port) == ("top,secret", "h", 1)
 
 
-def test_secrets_are_not_shown():
+def test_secrets_in_a_url_are_hidden():
     url = url_of("postgresql://u:topsecret@h/n?password=topsecret&sslpassword=topsecret")
     assert "topsecret" not in without_secrets(url)
     assert "u:***@h/n" in without_secrets(url)
@@ -123,7 +123,7 @@ def test_secrets_are_not_shown():
         "postgresql://h1:5432,h2:5433/n",
     ],
 )
-def test_several_hosts_reach_libpq(text):
+def test_several_hosts_are_passed_to_libpq(text):
     url = url_of(text)
     _, parameters = url.get_dialect()().create_connect_args(url)
     assert (parameters["host"], parameters["port"]) == ("h1,h2", "5432,5433")
@@ -139,14 +139,14 @@ def test_several_hosts_reach_libpq(text):
         *("postgresql+asyncpg://h/n", "postgresql+nodriver://h/n", "cockroachdb://h/n"),
     ],
 )
-def test_what_is_no_usable_url_is_refused_without_showing_it(text):
-    with pytest.raises(ConfigError, match=r"^DATABASE_URL: Not a PostgreSQL URL") as refusal:
+def test_an_unusable_url_is_rejected_without_showing_it(text):
+    with pytest.raises(ConfigError, match=r"^DATABASE_URL: Not a PostgreSQL URL") as raised:
         url_of(text)
-    assert text not in str(refusal.value)
+    assert text not in str(raised.value)
 
 
 @pytest.mark.parametrize(("query", "name"), [("", "phresh"), ("application_name=mine", "mine")])
-def test_the_parameters_of_the_url_win(database_url, query, name):
+def test_url_parameters_override_the_defaults(database_url, query, name):
     url = f"{database_url}{'&' if '?' in database_url else '?'}{query}"
     with create_app({"DATABASE_URL": url}).app_context():
         with db.engine.connect() as connection:
@@ -154,42 +154,40 @@ def test_the_parameters_of_the_url_win(database_url, query, name):
         db.engine.dispose()
 
 
-def test_the_example_and_the_readme_name_every_setting():
+def test_the_env_example_and_the_docs_list_every_setting():
     names = set(config.SettingsSchema().fields)
     example = (ROOT / ".env.example").read_text()
     in_compose_only = {"DB_PORT"}
     assert set(re.findall(r"^#?([A-Z0-9_]+)=", example, re.MULTILINE)) == names | in_compose_only
     assert re.findall(r"^(?:SECRET_KEY|POSTGRES_PASSWORD)=(.*)$", example, re.MULTILINE) == ["", ""]
-    assert (
-        set(re.findall(r"^\| `([A-Z0-9_]+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE))
-        == names
-    )
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    assert set(re.findall(r"^\| `([A-Z0-9_]+)` \|", page, re.MULTILINE)) == names
 
 
 @pytest.mark.parametrize(
     "secret", ["x" * 31, "supersecret", "CHANGEME", "changeme" * 4, "SuperSecret" * 3]
 )
-def test_a_secret_that_can_be_guessed_is_refused_with_how_to_make_one(environment, secret):
+def test_a_weak_secret_is_rejected_with_a_command_that_makes_one(environment, secret):
     environment.setenv("SECRET_KEY", secret)
-    with pytest.raises(ConfigError, match=r"^SECRET_KEY: .* python3 -c") as refused:
+    with pytest.raises(ConfigError, match=r"^SECRET_KEY: .* python3 -c") as raised:
         create_app()
-    assert secret not in refused.value.message
+    assert secret not in raised.value.message
 
 
 @pytest.mark.parametrize("secret", ["x" * 32, "é" * 16])
-def test_a_secret_of_32_bytes_is_taken(environment, secret):
+def test_a_secret_of_32_bytes_is_accepted(environment, secret):
     environment.setenv("SECRET_KEY", secret)
     assert read_settings()["SECRET_KEY"] == secret
 
 
-def test_argon2_gets_8_kib_a_lane(environment):
+def test_argon2_needs_8_kib_of_memory_per_lane(environment):
     environment.setenv("ARGON2_MEMORY_COST", "15")
     environment.setenv("ARGON2_PARALLELISM", "2")
     with pytest.raises(ConfigError, match=r"^ARGON2_MEMORY_COST: "):
         read_settings()
 
 
-def test_without_a_database_and_without_the_embedded_one_nothing_starts(environment):
+def test_an_app_without_any_database_is_rejected(environment):
     environment.setattr("phresh.database.embedded.PACKAGE", "not-installed")
     with pytest.raises(ConfigError, match="DATABASE_URL"):
         create_app()

@@ -1,0 +1,150 @@
+"""The pages of the documentation: their sessions work as pasted, and they name what there is."""
+
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from phresh.config import ROOT
+from tests.tools.processes import Served, copy_checkout, environment, flask, running_in, wait_until
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+# What each line prints at least that begins with curl. The first of two is for the first run, the
+# second for a database where the page has run before.
+SESSIONS = {
+    "README.md": [
+        ('"access_token"', '"status": 409'),
+        '"Clean my attic"',
+        '"owner" : {"username" : "anna"}',
+    ],
+    "docs/api.md": [
+        '"/openapi.json"',
+        '"owner" : null',
+        ('"access_token"', '"status": 409'),
+        '"anna@phresh.example"',
+        '"owner" : {"username" : "anna"}',
+        "34.50",
+        ('"access_token"', '"status": 409'),
+        r" 403 .*Only the owner can change or delete a cleaning\.",
+        " 401 .*WWW-Authenticate: Bearer.*Authentication required",
+        '"username" : "ben".*"pending"',
+        ('"access_token"', '"status": 409'),
+        r'"username" : "cleo".*I could come on Friday\..*"pending"',
+        r'^\[.*"cleo".*"ben"',
+        '"ben".*"accepted"',
+        '"ben".*"cancelled"',
+        '"cleo".*"accepted"',
+        '"overall_rating" : 5.*"Spotless"',
+        ('"total_evaluations" : 1', '"total_evaluations" : 2'),
+        r'^\[{.*?"completed".*?"is_update"',
+        " 204 ",
+        " 401 .*The access token is invalid or has expired",
+        ' 201 .*Location: /api/cleanings/.*"Clean my cellar"',
+        ' 201 .*Location: /api/cleanings/.*"Clean my cellar"',
+        r" 422 .*This key was already used with a different body\.",
+        r' 200 .*Link: </api/cleanings/\?q=clean&.*rel="next"',
+        r"^\[{",
+        ' 304 .*ETag: "',
+        r' 200 .*"Clean my garage".*31\.00',
+        " 412 .*The resource has changed since you read it",
+    ],
+}
+
+
+@pytest.fixture
+def served():
+    """A server on a database that has the samples."""
+    folder = Path(tempfile.mkdtemp(prefix="phresh-"))
+    folder.chmod(0o755)
+    checkout = copy_checkout(folder / "checkout")
+    served = Served(checkout).wait()
+    flask(checkout, "demo")
+    yield served
+    served.end(signal.SIGINT, group=True)
+    assert wait_until(lambda: not running_in(folder)), running_in(folder)
+    shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", SESSIONS)
+def test_the_session_of_a_page_works_as_pasted_and_again(served, page):
+    for run in range(2):
+        printed = paste(ROOT / page, f"localhost:{served.port}")
+        for line, (output, expected) in enumerate(zip(printed, SESSIONS[page], strict=True), 1):
+            pattern = expected[run] if isinstance(expected, tuple) else expected
+            assert re.search(pattern, output, re.DOTALL), f"line {line}, run {run + 1}: {output}"
+
+
+def paste(page, address):
+    """Return what each line prints that begins with curl, of all sh blocks as one script."""
+    blocks = [block for kind, block in FENCED.findall(page.read_text()) if kind == "sh"]
+    script = "\n".join(blocks).replace("localhost:8000", address)
+    marked = re.sub("^curl", "printf '\\\\f'; curl -s", script, flags=re.MULTILINE)
+    command = ["bash", "-e", "-c", marked]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return [output.strip() for output in done.stdout.split("\f")[1:]]
+
+
+def test_every_page_with_a_session_is_tried():
+    found = {
+        str(page.relative_to(ROOT))
+        for page in PAGES
+        if any(kind == "sh" and "curl" in block for kind, block in FENCED.findall(page.read_text()))
+    }
+    assert found == set(SESSIONS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_in_a_page_leads_somewhere(page):
+    for link in re.findall(r"\]\((?!https?://)([^)]+)\)", page.read_text()):
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target), link
+
+
+def anchors(page):
+    """Return the anchors that a page's headings have where such pages are shown."""
+    plain = FENCED.sub("", page.read_text())
+    headings = re.findall(r"^#+ (.*)$", plain, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_in_a_page_exists(page, app):
+    text = page.read_text()
+    for name in re.findall(r"\bflask ([a-z][a-z-]+)", "\n".join(code(text))):
+        assert name in app.cli.commands or name in {"run", "shell", "routes"}, f"flask {name}"
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for name in re.findall(r"\bmake ([a-z][a-z-]+)", "\n".join(code(text))):
+        assert name in targets, f"make {name}"
+
+
+def code(text):
+    """Return the pieces of a page that are code: blocks, and what is between backticks."""
+    return [block for _, block in FENCED.findall(text)] + re.findall("`([^`\n]+)`", text)
+
+
+def test_every_command_is_in_the_operator_s_page(app):
+    page = "\n".join(code((ROOT / "docs" / "operations.md").read_text()))
+    missing = [name for name in app.cli.commands if f"flask {name}" not in page]
+    assert missing == []
+
+
+def test_every_operation_is_in_the_client_developer_s_page(client):
+    page = (ROOT / "docs" / "api.md").read_text()
+    paths = client.get("/openapi.json").json["paths"]
+    short = {path.replace("{cleaning_id}", "{id}") for path in paths}
+    assert [path for path in sorted(short) if path not in page] == []
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) < 150
