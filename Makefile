@@ -1,6 +1,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+PIP = $(BIN)/pip install --disable-pip-version-check --require-hashes
+SERVING = $(VENV)/.installed-serving
 INSTALLED = $(VENV)/.installed
 
 .DEFAULT_GOAL := help
@@ -9,22 +11,28 @@ INSTALLED = $(VENV)/.installed
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-$(INSTALLED): requirements-dev.txt
+$(SERVING): requirements-run.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Phresh needs Python 3.11 or newer: make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@echo "Installing what serving needs into $(VENV), with its own PostgreSQL. Once only; it takes about a minute."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) -r requirements-run.txt
 	@touch $@
 
-install: $(INSTALLED) ## Install everything into .venv, from the lock file
+$(INSTALLED): requirements-dev.txt $(SERVING)
+	@echo "Installing the tools for tests and checks into $(VENV). Once only; it takes about a minute."
+	@$(PIP) -r requirements-dev.txt
+	@touch $@
+
+install: $(INSTALLED) ## Install everything into .venv, from the lock files
 
 # exec: the server is make's own child, so that a signal to make reaches it.
-run: $(INSTALLED) ## Serve the API on http://localhost:8000 (HOST and PORT move it)
+run: $(SERVING) ## Serve the API on http://localhost:8000 (HOST and PORT move it)
 	@exec $(BIN)/flask serve
 
-test: $(INSTALLED) ## Run the tests, all but the slow and the browser ones
-	@exec $(BIN)/flask test
+test: $(INSTALLED) ## Run the tests in parallel, except the slow and the browser ones
+	@exec $(BIN)/flask test --numprocesses auto --dist worksteal
 
-check: $(INSTALLED) ## Check format, lint, types, Dockerfile, models against migrations, and test
+check: $(INSTALLED) ## Check format, lint, types, Dockerfile, models against migrations; test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -35,29 +43,30 @@ check: $(INSTALLED) ## Check format, lint, types, Dockerfile, models against mig
 
 FUZZ_SECONDS ?= 600
 FUZZ_SEED ?= $(shell date +%s)
-fuzz: $(INSTALLED) ## Send requests that are made of the document, for 10 minutes, other ones each time
-	@FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$(FUZZ_SEED) exec $(BIN)/flask test -s -m slow tests/test_schemathesis.py
+fuzz: $(INSTALLED) ## Send requests generated from the document for 10 minutes, others each time
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$(FUZZ_SEED) exec $(BIN)/flask test -s -m slow tests/contract/test_schemathesis.py
 
-fix: $(INSTALLED) ## Format the code and mend what the linter can
-	$(BIN)/ruff format .
+fix: $(INSTALLED) ## Mend what the linter can, and format the code
 	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 BENCH_INSTALLED = $(VENV)/.installed-bench
 $(BENCH_INSTALLED): requirements-bench.txt $(INSTALLED)
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.txt
+	@$(PIP) --quiet -r requirements-bench.txt
 	@touch $@
 
 bench: $(BENCH_INSTALLED) ## Measure this API against its peers (18 minutes; needs wrk)
 	@exec $(BIN)/python -m benchmarks.compare
 
-bench-smoke: $(BENCH_INSTALLED) ## See that this benchmark works (a minute; needs wrk)
+bench-smoke: $(BENCH_INSTALLED) ## Check that the benchmark works (a minute; needs wrk)
 	@exec $(BIN)/python -m benchmarks.compare --smoke
 
 bench-scale: $(INSTALLED) ## Measure the pages of the list and of the feed at 10,000,000 rows (6 minutes, 5 GB)
 	PYTHONPATH=. $(BIN)/python benchmarks/scale.py
 
 COMPILE = $(BIN)/uv pip compile --quiet setup.cfg --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-config --upgrade
-lock: $(INSTALLED) ## Renew both lock files from setup.cfg
+lock: $(INSTALLED) ## Renew the lock files from setup.cfg
 	$(COMPILE) --output-file requirements.txt
-	$(COMPILE) --extra embedded --extra test --extra dev --constraint requirements.txt --output-file requirements-dev.txt
+	$(COMPILE) --extra embedded --constraint requirements.txt --output-file requirements-run.txt
+	$(COMPILE) --extra embedded --extra test --extra dev --constraint requirements-run.txt --output-file requirements-dev.txt
 	$(COMPILE) --extra embedded --extra bench --constraint requirements-dev.txt --output-file requirements-bench.txt
