@@ -1,4 +1,4 @@
-"""What the comparison found, as JSON, as tables and as a chart."""
+"""Write the results of the comparison as JSON, as tables and as a chart."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from xml.sax.saxutils import escape
 from phresh import __version__
 
 OURS = "phresh"
-ANCHOR = "fastapi"
+BASELINE = "fastapi"
 PACKAGES = (
     *("flask", "flask-smorest", "flask-sqlalchemy", "sqlalchemy", "psycopg2-binary", "gunicorn"),
     *("gevent", "fastapi", "pydantic", "uvicorn", "uvloop", "httptools", "asyncpg", "django"),
@@ -22,7 +22,7 @@ PACKAGES = (
 )
 COLORS = {
     OURS: "#0072b2",
-    ANCHOR: "#999999",
+    BASELINE: "#999999",
     "fastapi-log": "#cccccc",
     "flask-orm": "#e69f00",
     "drf": "#009e73",
@@ -30,11 +30,11 @@ COLORS = {
 PEERS = [name for name in COLORS if name != OURS]
 
 # By workload, number of connections and contender.
-Found = dict[tuple[str, int, str], dict[str, Any]]
+Summaries = dict[tuple[str, int, str], dict[str, Any]]
 
 
 def machine() -> dict[str, Any]:
-    """Give what the figures hang on."""
+    """Return the machine and the versions, on which the figures depend."""
     wrk = subprocess.run(["wrk", "-v"], capture_output=True, text=True)  # noqa: S607
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -50,33 +50,33 @@ def machine() -> dict[str, Any]:
 
 
 def save(folder: Path, facts: dict[str, Any], results: Sequence[dict[str, Any]]) -> str:
-    """Write bench.json, bench.md and bench.svg, and give the tables.
+    """Write bench.json, bench.md and bench.svg, and return the tables.
 
-    :param results: each of one workload, number of connections and contender, with its rounds
+    :param results: one for each workload, number of connections and contender, with its rounds
     """
-    found: Found = {}
+    summaries: Summaries = {}
     for each in _grouped(results):
         key = (each["workload"], each["connections"], each["contender"])
-        found[key] = {**each, **_over_rounds(each["rounds"])}
-    listed = ", ".join(f"{name} {value}" for name, value in facts.items())
-    tables = f"{listed}.\n\n{_ratios(found)}\n\n{_figures(found)}\n"
-    whole = {"facts": facts, "results": list(found.values())}
-    (folder / "bench.json").write_text(json.dumps(whole, indent=1) + "\n")
+        summaries[key] = {**each, **_summary(each["rounds"])}
+    facts_line = ", ".join(f"{name} {value}" for name, value in facts.items())
+    tables = f"{facts_line}.\n\n{_ratios(summaries)}\n\n{_figures(summaries)}\n"
+    document = {"facts": facts, "results": list(summaries.values())}
+    (folder / "bench.json").write_text(json.dumps(document, indent=1) + "\n")
     (folder / "bench.md").write_text(tables)
-    (folder / "bench.svg").write_text(_chart(found))
+    (folder / "bench.svg").write_text(_chart(summaries))
     return tables
 
 
 def _grouped(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Put together what is of one workload and number of connections, else as measured."""
+    """Return the results ordered by workload and number of connections, then as measured."""
     workloads = list(dict.fromkeys(each["workload"] for each in results))
     return sorted(
         results, key=lambda each: (workloads.index(each["workload"]), each["connections"])
     )
 
 
-def _over_rounds(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Give the median of each figure, and the lowest and the highest rate."""
+def _summary(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the median of each figure, and the lowest and the highest rate."""
     rates = [each["rate"] for each in rounds]
     medians: dict[str, Any] = {"rate": median(rates), "min": min(rates), "max": max(rates)}
     for name in ("p50", "p99", "cpu"):
@@ -85,31 +85,33 @@ def _over_rounds(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return medians
 
 
-def _ratio(found: Found, workload: str, connections: int, over: str, under: str) -> float | None:
-    """Give how many times as many requests per second the first contender answers."""
-    one, other = (found.get((workload, connections, name)) for name in (over, under))
+def _ratio(
+    summaries: Summaries, workload: str, connections: int, numerator: str, denominator: str
+) -> float | None:
+    """Return the rate of the first contender divided by that of the second, if both are known."""
+    one, other = (summaries.get((workload, connections, name)) for name in (numerator, denominator))
     return one["rate"] / other["rate"] if one and other else None
 
 
-def _ratios(found: Found) -> str:
-    """Give the table that tells whether we are fast enough."""
+def _ratios(summaries: Summaries) -> str:
+    """Return the table of the ratios between Phresh and its peers, and of the latencies."""
     rows = []
-    for workload, connections in dict.fromkeys(key[:2] for key in found):
-        place = (workload, connections)
-        ratios = [_ratio(found, *place, OURS, peer) for peer in PEERS]
-        late = [found.get((*place, name), {}).get("p99") for name in (OURS, ANCHOR)]
-        cells = [*(_number(each, 2) for each in ratios), *(_number(each, 1) for each in late)]
+    for workload, connections in dict.fromkeys(key[:2] for key in summaries):
+        case = (workload, connections)
+        ratios = [_ratio(summaries, *case, OURS, peer) for peer in PEERS]
+        latencies = [summaries.get((*case, name), {}).get("p99") for name in (OURS, BASELINE)]
+        cells = [*(_number(each, 2) for each in ratios), *(_number(each, 1) for each in latencies)]
         rows.append([workload, connections, *cells])
-    heads = [*(f"{OURS} / {peer}" for peer in PEERS), f"p99 ms {OURS}", f"p99 ms {ANCHOR}"]
+    heads = [*(f"{OURS} / {peer}" for peer in PEERS), f"p99 ms {OURS}", f"p99 ms {BASELINE}"]
     return _table(["workload", "connections", *heads], rows)
 
 
-def _figures(found: Found) -> str:
+def _figures(summaries: Summaries) -> str:
     rows = []
-    for (workload, connections, name), each in found.items():
+    for (workload, connections, name), each in summaries.items():
         rate = f"{each['rate']:,.0f} ({each['min']:,.0f}–{each['max']:,.0f})"
         times = [_number(each["p50"], 1), _number(each["p99"], 1), _number(each["cpu"], 2)]
-        ratio = _number(_ratio(found, workload, connections, name, OURS), 2)
+        ratio = _number(_ratio(summaries, workload, connections, name, OURS), 2)
         rows.append([workload, connections, name, rate, *times, ratio])
     heads = ["requests/s (min–max)", "p50 ms", "p99 ms", "CPU s / 1,000 requests", f"/ {OURS}"]
     return _table(["workload", "connections", "contender", *heads], rows)
@@ -124,24 +126,24 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
-# The chart: a group of bars for each workload, one panel above the other for the numbers of
-# connections; a line where the anchor is.
+# The chart: one panel for each number of connections, in it a group of bars for each workload, and
+# a line at the rate of the baseline.
 WIDTH, PANEL, MARGIN, TOP = 1400, 260, 50, 60
 
 
-def _chart(found: Found) -> str:
-    workloads = list(dict.fromkeys(key[0] for key in found))
-    panels = sorted({key[1] for key in found})
-    names = [name for name in COLORS if any(key[2] == name for key in found)]
+def _chart(summaries: Summaries) -> str:
+    workloads = list(dict.fromkeys(key[0] for key in summaries))
+    panels = sorted({key[1] for key in summaries})
+    names = [name for name in COLORS if any(key[2] == name for key in summaries)]
     ratios = {
-        (*place, name): _ratio(found, *place, name, ANCHOR) or 0
-        for place in dict.fromkeys(key[:2] for key in found)
+        (*case, name): _ratio(summaries, *case, name, BASELINE) or 0
+        for case in dict.fromkeys(key[:2] for key in summaries)
         for name in names
     }
     highest = max([1, *ratios.values()]) * 1.1
     group = (WIDTH - 2 * MARGIN) / len(workloads)
     bar = group * 0.8 / len(names)
-    parts = [_text(MARGIN, 24, f"Requests per second, {ANCHOR} = 1", size=16)]
+    parts = [_text(MARGIN, 24, f"Requests per second, {BASELINE} = 1", size=16)]
     for i, name in enumerate(names):
         x = MARGIN + 110 * i
         parts += [_box(x, 36, 12, 12, COLORS[name]), _text(x + 18, 47, name)]
@@ -174,5 +176,5 @@ def _box(x: float, y: float, width: float, height: float, color: str) -> str:
 
 
 def _text(x: float, y: float, text: str, *, size: int = 12, anchor: str = "start") -> str:
-    place = f'x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}"'
-    return f'<text {place} fill="#111111">{escape(text)}</text>'
+    attributes = f'x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}"'
+    return f'<text {attributes} fill="#111111">{escape(text)}</text>'

@@ -1,9 +1,9 @@
-"""What a page of the list or of the feed costs in a small table and in a large one, side by side.
+"""Compare the cost of a page of the list and of the feed in a small and in a large table.
 
 Run it with ``make bench-scale``. It fills two databases on the server that the app would use,
-measures every kind of page in both in turn, and drops them (``--keep`` leaves them for the next
-run). The figures are the shortest time of the statement with its rows, as the views fetch
-them; the ratio is to the first page of the small table, measured in the same rounds.
+measures each kind of page in both, alternately, and drops them (``--keep`` leaves them for the next
+run). A figure is the shortest time to run the statement and fetch its rows, as the views do. The
+ratio is to the first page of the small table, measured in the same rounds.
 """
 
 import argparse
@@ -29,22 +29,22 @@ from phresh.feed.schemas import FeedSchema
 from phresh.web.pages import Page
 
 ROUNDS = 200
-PLANNED = 6  # runs of a prepared statement, after which its plan may be one for any values
-# What a table is filled faster without.
+RUNS_UNTIL_PLANNED = 6  # runs of a prepared statement; then PostgreSQL may use a generic plan
+# Without these indexes, the table is filled faster.
 INDEXES = text("""
     SELECT indexname, indexdef FROM pg_indexes
     WHERE tablename = 'cleanings' AND indexname LIKE 'ix_%'
 """)
-TWO = ["dust_up", "full_clean"]
-# A word that many rows have, but none near the first page: the worst case of q.
-AGED = "UPDATE cleanings SET description = 'An attic.' WHERE id <= :count"
+TWO_TYPES = ["dust_up", "full_clean"]
+# A word of many rows, none of them near the first page: the worst case of q.
+ADD_OLD_WORD = "UPDATE cleanings SET description = 'An attic.' WHERE id <= :count"
 
 EVENTS = union_all(
     select(Cleaning.id, Cleaning.created_at.label("event_timestamp")),
     select(Cleaning.id, Cleaning.updated_at.label("event_timestamp")).where(CHANGED),
 )
 
-# Each: its name, the order, how deep (a share of the table), the filters, the limit.
+# Name, sort order, depth (as a part of the table), filters, and optionally the limit.
 CASES: list[tuple[Any, ...]] = [
     ("first page", "-id", 0, {}),
     ("first page of 100", "-id", 0, {}, 100),
@@ -55,11 +55,11 @@ CASES: list[tuple[Any, ...]] = [
     ("sort=price, half-way", "price", 0.5, {}),
     ("sort=-price, first page", "-price", 0, {}),
     ("sort=-price, half-way", "-price", 0.5, {}),
-    ("one type", "-id", 0, {"cleaning_type": TWO[:1]}),
-    ("one type, half-way", "-id", 0.5, {"cleaning_type": TWO[:1]}),
-    ("one type, sort=price, half-way", "price", 0.5, {"cleaning_type": TWO[:1]}),
-    ("two types, half-way", "-id", 0.5, {"cleaning_type": TWO}),
-    ("two types, sort=price, half-way", "price", 0.5, {"cleaning_type": TWO}),
+    ("one type", "-id", 0, {"cleaning_type": TWO_TYPES[:1]}),
+    ("one type, half-way", "-id", 0.5, {"cleaning_type": TWO_TYPES[:1]}),
+    ("one type, sort=price, half-way", "price", 0.5, {"cleaning_type": TWO_TYPES[:1]}),
+    ("two types, half-way", "-id", 0.5, {"cleaning_type": TWO_TYPES}),
+    ("two types, sort=price, half-way", "price", 0.5, {"cleaning_type": TWO_TYPES}),
     ("price 40 to 60", "-id", 0, {"price_min": 40, "price_max": 60}),
     ("price 40 to 60, half-way", "-id", 0.5, {"price_min": 40, "price_max": 60}),
     ("price 40 to 60, sort=price, half-way", "price", 0.5, {"price_min": 40, "price_max": 60}),
@@ -83,7 +83,7 @@ CASES: list[tuple[Any, ...]] = [
         "one type, price and q",
         "price",
         0,
-        {"cleaning_type": TWO[:1], "price_min": 40, "q": "rose"},
+        {"cleaning_type": TWO_TYPES[:1], "price_min": 40, "q": "rose"},
     ),
     ("status of 95 rows in 100", "-id", 0, {"status": "open"}),
     ("status of 95 rows in 100, half-way", "-id", 0.5, {"status": "open"}),
@@ -99,11 +99,13 @@ CASES: list[tuple[Any, ...]] = [
 
 
 def main() -> None:
-    """Measure, and print a table in Markdown."""
+    """Measure and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--small", type=int, default=10_000, help="rows (%(default)s)")
-    parser.add_argument("--large", type=int, default=10_000_000, help="rows (%(default)s)")
-    parser.add_argument("--keep", action="store_true", help="leave the databases")
+    parser.add_argument("--small", type=int, default=10_000, help="number of rows (%(default)s)")
+    parser.add_argument(
+        "--large", type=int, default=10_000_000, help="number of rows (%(default)s)"
+    )
+    parser.add_argument("--keep", action="store_true", help="keep the databases")
     parser.add_argument("--plans", action="store_true", help="print the large table's plans too")
     options = parser.parse_args()
     with (
@@ -123,25 +125,25 @@ def main() -> None:
 
 @contextmanager
 def filled(rows: int, *, keep: bool) -> Iterator[Flask]:
-    """Give the app on a database with that many sample cleanings."""
+    """Yield the app on a database with that many sample cleanings."""
     with create_app().app_context():
         server = db.engine.execution_options(isolation_level="AUTOCOMMIT")
         name = f"{server.url.database}_scale_{rows}"
         with server.connect() as connection:
             find = text("SELECT FROM pg_database WHERE datname = :name")
-            known = connection.execute(find, {"name": name}).rowcount
-            if not known:
+            exists = connection.execute(find, {"name": name}).rowcount
+            if not exists:
                 locale = "TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C.UTF-8'"
                 connection.execute(text(f"CREATE DATABASE {name} {locale}"))
         url = server.url.set(database=name).render_as_string(hide_password=False)
         app = create_app({"DATABASE_URL": url})
         with app.app_context():
-            if not known:
+            if not exists:
                 upgrade()
                 fill(rows)
             with db.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
                 connection.execute(text("VACUUM ANALYZE cleanings"))
-            db.engine.dispose()  # a connection that did such work answers everything later
+            db.engine.dispose()  # a connection that did such work is slower
         yield app
         with app.app_context():
             db.engine.dispose()
@@ -152,20 +154,20 @@ def filled(rows: int, *, keep: bool) -> Iterator[Flask]:
 
 
 def fill(rows: int) -> None:
-    """Add that many cleanings, and what belongs to them."""
+    """Add that many cleanings, with users, offers and evaluations."""
     with db.engine.begin() as connection:
         indexes = connection.execute(INDEXES).all()
         for name, _ in indexes:
             connection.exec_driver_sql(f"DROP INDEX {name}")
     add_many(rows)
     with db.engine.begin() as connection:
-        connection.execute(text(AGED), {"count": rows // 100})
+        connection.execute(text(ADD_OLD_WORD), {"count": rows // 100})
         for _, definition in indexes:
             connection.exec_driver_sql(definition)
 
 
 def page_query(order: str, depth: float, filters: dict[str, Any], limit: int = 20) -> Query:
-    """Give the query of a page, as the view makes it."""
+    """Return the query of a page, as the view makes it."""
     is_feed = order in FeedSchema.ORDERS
     keys = (FeedSchema.ORDERS if is_feed else ORDERS)[order]
     after: tuple[Any, ...] = ()
@@ -175,45 +177,45 @@ def page_query(order: str, depth: float, filters: dict[str, Any], limit: int = 2
         by = [column.desc() for column in columns] if keys.descending else columns
         with db.engine.connect() as connection:
             count = connection.scalar(select(func.count()).select_from(rows.id.table))
-            place = min(int(count * depth), count - limit - 1)
+            offset = min(int(count * depth), count - limit - 1)
             after = tuple(
-                connection.execute(select(*columns).order_by(*by).offset(place).limit(1)).one()
+                connection.execute(select(*columns).order_by(*by).offset(offset).limit(1)).one()
             )
     page = Page(order, keys, limit, is_first=not after, after=after)
     return event_page(page) if is_feed else queries.cleaning_page(page, **filters)
 
 
 def measured(app: Flask, *case: Any) -> Callable[[], float]:
-    """Give a function that fetches the page and gives the milliseconds it took."""
+    """Return a function that fetches the page and returns the milliseconds that it took."""
     with app.app_context():
-        made = page_query(*case)
-        for _ in range(PLANNED):
-            fetch(made)
+        query = page_query(*case)
+        for _ in range(RUNS_UNTIL_PLANNED):
+            fetch(query)
 
     def run() -> float:
         with app.app_context():
-            began = time.perf_counter()
-            fetch(made)
-            return (time.perf_counter() - began) * 1000
+            started_at = time.perf_counter()
+            fetch(query)
+            return (time.perf_counter() - started_at) * 1000
 
     return run
 
 
 def fastest(*runs: Callable[[], float]) -> list[float]:
-    """Run them in turn and give the shortest time of each: what else a machine does only adds."""
+    """Run each alternately and return its shortest time: other load only makes it longer."""
     rounds = [[run() for run in runs] for _ in range(ROUNDS)]
     return [min(times) for times in zip(*rounds, strict=True)]
 
 
 def plan(app: Flask, *case: Any) -> str:
-    """Give how PostgreSQL executes the page, indented."""
+    """Return the plan of a page, indented."""
     with app.app_context(), db.engine.connect() as connection:
         query = page_query(*case)
         cursor = connection.connection.cursor()
         if query.statement.is_prepared:
             cursor.execute(f"DEALLOCATE ALL; {query.statement.prepare}")
         sql, values = query.to_send(prepared=query.statement.is_prepared)
-        for _ in range(PLANNED):
+        for _ in range(RUNS_UNTIL_PLANNED):
             cursor.execute(sql, values)
         cursor.execute(f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {sql}", values)
         return "\n".join(f"    {line}" for (line,) in cursor.fetchall())

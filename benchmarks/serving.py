@@ -1,4 +1,4 @@
-"""The contenders: how each is started, watched and stopped."""
+"""The contenders: start, measure and stop their servers."""
 
 import http.client
 import os
@@ -25,7 +25,7 @@ STOP_TIMEOUT = 20
 
 
 class FailedError(Exception):
-    """What makes the figures worthless; it is told as one line."""
+    """The benchmark failed, and its figures are worthless; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class Contender:
     module: str
     arguments: str
     folder: Path = Path(__file__).parent / "contenders"
-    answers_only: str = ""  # the one workload that makes sense, where not all do
+    only_workload: str = ""  # the only workload that it can serve
 
 
-# Phresh is served as in its image: port and workers come from the environment. The others have a
-# folder of their own, where gunicorn finds no gunicorn.conf.py to read.
+# Phresh is served as in its image: port and workers come from the environment. The others run in
+# another folder, so that gunicorn does not read Phresh's gunicorn.conf.py.
 LISTEN = f"--workers {WORKERS} --bind 127.0.0.1:{{port}} --no-control-socket"
 GTHREAD = f"{LISTEN} --worker-class gthread --threads 8"
 OURS = f"{LISTEN} --worker-class phresh.serving.worker.Worker --keep-alive 5"
@@ -54,12 +54,12 @@ CONTENDERS = (
     Contender("fastapi-log", "uvicorn", UVICORN),
     Contender("flask-orm", "gunicorn", f"{GTHREAD} flask_orm:app"),
     Contender("drf", "gunicorn", f"{GTHREAD} drf:app"),
-    Contender("empty", "gunicorn", f"{OURS} empty:app", answers_only="read one"),
+    Contender("empty", "gunicorn", f"{OURS} empty:app", only_workload="read one"),
 )
 
 
 class Server:
-    """A contender that runs, in a session of its own so that its processes can be told."""
+    """A running contender, in a separate session, by which its processes are found."""
 
     def __init__(self, contender: Contender, url: URL, pool: int, log: Path) -> None:
         self.port, self.log = _free_port(), log
@@ -71,7 +71,7 @@ class Server:
             "PORT": str(self.port),
             "WORKERS": str(WORKERS),
             "POOL": str(pool),
-            "PYTHONPATH": str(ROOT),  # for the worker of the empty one
+            "PYTHONPATH": str(ROOT),  # the contender "empty" uses Phresh's worker
         }
         arguments = contender.arguments.format(port=self.port).split()
         with log.open("wb") as output:
@@ -85,28 +85,28 @@ class Server:
             )
 
     def wait(self, call: Call) -> None:
-        """Wait until it answers, and then until it has nothing to do: all workers have started."""
+        """Wait until it responds, and then until it is idle, because all workers have started."""
         deadline = time.monotonic() + START_TIMEOUT
-        while not self._answers(call):
-            self._go_on(deadline, 0.05)
-        spent = -1.0
-        while (now := self.cpu_seconds()) > spent:
-            spent = now
-            self._go_on(deadline, 0.5)
+        while not self._is_ready(call):
+            self._sleep(deadline, 0.05)
+        used = -1.0
+        while (now := self.cpu_seconds()) > used:
+            used = now
+            self._sleep(deadline, 0.5)
 
-    def _go_on(self, deadline: float, seconds: float) -> None:
+    def _sleep(self, deadline: float, seconds: float) -> None:
         if self.process.poll() is not None or time.monotonic() > deadline:
             raise self.failure(f"{' '.join(self.process.args)} did not start")
         time.sleep(seconds)
 
-    def _answers(self, call: Call) -> bool:
+    def _is_ready(self, call: Call) -> bool:
         try:
-            return self.ask(call)[0] == 200
+            return self.send(call)[0] == 200
         except OSError:
             return False
 
-    def ask(self, call: Call) -> tuple[int, Message, bytes]:
-        """Give status, headers and body of the answer."""
+    def send(self, call: Call) -> tuple[int, Message, bytes]:
+        """Send a request and return the status, headers and body of the response."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
             connection.request(call.method, call.path, call.text, call.headers)
@@ -116,20 +116,20 @@ class Server:
             connection.close()
 
     def cpu_seconds(self) -> float:
-        """Give the processor time that its processes have used, those that ended included."""
+        """Return the processor time that its processes have used, including ended ones."""
         ticks = 0
         for path in Path("/proc").glob("[0-9]*/stat"):
             try:
-                # After the name in brackets: state, parent, group, session, ... (proc(5)).
+                # After the name in parentheses: state, parent, group, session, ... (proc(5)).
                 fields = path.read_text().rpartition(")")[2].split()
-            except OSError:  # it has just ended
+            except OSError:  # the process has just ended
                 continue
             if int(fields[3]) == self.process.pid:
                 ticks += sum(map(int, fields[11:15]))
         return ticks / os.sysconf("SC_CLK_TCK")
 
     def stop(self) -> None:
-        """End it, in order if it can."""
+        """Stop it; kill it if it does not end in time."""
         self.process.terminate()
         try:
             self.process.wait(STOP_TIMEOUT)
@@ -137,15 +137,15 @@ class Server:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
-    def failure(self, why: str) -> FailedError:
-        """Give the failure to raise, with the end of what it printed."""
+    def failure(self, reason: str) -> FailedError:
+        """Return an error to raise, with the last lines of the log."""
         lines = self.log.read_text(errors="replace").splitlines()[-15:]
-        return FailedError("\n".join([why, *lines]))
+        return FailedError("\n".join([reason, *lines]))
 
 
 @contextmanager
 def served(contender: Contender, call: Call, *arguments: Any) -> Iterator[Server]:
-    """Have the contender running, ready to answer calls like that one."""
+    """Run the contender; it is ready when it responds to the call."""
     server = Server(contender, *arguments)
     try:
         server.wait(call)

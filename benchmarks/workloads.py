@@ -1,4 +1,4 @@
-"""What the contenders are asked, and how wrk asks it."""
+"""The requests to the contenders, and the scripts with which wrk and pgbench send them."""
 
 import json
 import random
@@ -12,8 +12,8 @@ from psycopg2.extensions import AsIs, adapt
 from benchmarks.samples import (
     DISABLED,
     EXPIRED,
+    POPULAR,
     USERS,
-    WANTED,
     is_open,
     owner_of,
     token,
@@ -23,12 +23,12 @@ from phresh.accounts.queries import user_of_token
 from phresh.cleanings import queries
 from phresh.cleanings.models import ORDERS
 from phresh.database.statements import Query
-from phresh.web.pages import Page, write_cursor
+from phresh.web.pages import Page, encode_cursor
 
 PATH = "/api/cleanings/"
 FEED = "/api/feed/cleanings/"
 FILTERS = "cleaning_type=full_clean&price_min=40&sort=price"
-MANY = 1_000  # requests of a workload; wrk picks from them by chance
+REQUESTS = 1_000  # per workload; wrk picks from them at random
 SEED = 4
 
 NEW = {
@@ -38,21 +38,21 @@ NEW = {
     "price": 15.5,
 }
 
-# wrk calls init once, request for every request it sends, done at the end. The requests are made
-# beforehand, since wrk shares the processors with what it measures.
+# wrk calls init once, request for each request that it sends, and done at the end. The requests are
+# formatted in advance, because wrk uses the same processors as the servers that it measures.
 SCRIPT = """
 local calls = {%(calls)s}
-local made = {}
+local formatted = {}
 
 function init(arguments)
   math.randomseed(%(seed)d)
   for number, call in ipairs(calls) do
-    made[number] = wrk.format(call[1], call[2], call[4], call[3])
+    formatted[number] = wrk.format(call[1], call[2], call[4], call[3])
   end
 end
 
 function request()
-  return made[math.random(#made)]
+  return formatted[math.random(#formatted)]
 end
 
 function done(summary, latency, requests)
@@ -63,7 +63,7 @@ function done(summary, latency, requests)
     latency:percentile(50) / 1e3, latency:percentile(99) / 1e3
   ))
   io.write(string.format(
-    '"refused": %%d, "lost": %%d, "late": %%d}\\n',
+    '"bad_status": %%d, "socket_errors": %%d, "timeouts": %%d}\\n',
     errors.status, errors.connect + errors.read + errors.write, errors.timeout
   ))
 end
@@ -74,7 +74,7 @@ end
 class Call:
     """A request; its body is sent as JSON.
 
-    :param pages: how many pages to walk through where answers are checked
+    :param pages: how many pages to follow when responses are compared
     """
 
     method: str
@@ -83,91 +83,91 @@ class Call:
     authorization: str = ""
     pages: int = 1
 
-    def by(self, user_id: int | None) -> "Call":
-        """Give the same with the token of a user, or with none."""
+    def as_user(self, user_id: int | None) -> "Call":
+        """Return the same request with the token of a user, or without a token."""
         return replace(self, authorization=f"Bearer {token(user_id)}" if user_id else "")
 
     @property
     def text(self) -> str | None:
-        """Its body as it is sent."""
+        """The body as it is sent."""
         return None if self.body is None else json.dumps(self.body)
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Its headers beside those that any has."""
+        """The headers beside those that every request has."""
         headers = {} if self.body is None else {"Content-Type": "application/json"}
         return {**headers, "Authorization": self.authorization} if self.authorization else headers
 
 
 def read(cleaning_id: int) -> Call:
-    """Read one cleaning."""
+    """Return a request that gets a cleaning."""
     return Call("GET", f"{PATH}{cleaning_id}/")
 
 
 def create(**changes: Any) -> Call:
-    """Post a cleaning."""
+    """Return a request that creates a cleaning."""
     return Call("POST", PATH, {"new_cleaning": {**NEW, **changes}})
 
 
 def update(cleaning_id: int, **changes: Any) -> Call:
-    """Change a sample, as who owns it."""
+    """Return a request that changes a sample cleaning, sent by its owner."""
     call = Call("PATCH", f"{PATH}{cleaning_id}/", {"cleaning_update": changes})
-    return call.by(owner_of(cleaning_id))
+    return call.as_user(owner_of(cleaning_id))
 
 
 def page(query: str) -> Call:
-    """List cleanings."""
+    """Return a request that lists cleanings."""
     return Call("GET", f"{PATH}?{query}" if query else PATH)
 
 
 def feed(query: str) -> Call:
-    """List events."""
+    """Return a request that lists events."""
     return Call("GET", f"{FEED}?{query}" if query else FEED)
 
 
 def offers(cleaning_id: int, query: str) -> Call:
-    """List the offers on a sample, as who owns it."""
+    """Return a request that lists the offers on a sample cleaning, sent by its owner."""
     path = f"{PATH}{cleaning_id}/offers/"
-    return Call("GET", f"{path}?{query}" if query else path).by(owner_of(cleaning_id))
+    return Call("GET", f"{path}?{query}" if query else path).as_user(owner_of(cleaning_id))
 
 
 def make_workloads(
     rows: int, cursors: Sequence[str], times: Sequence[str]
 ) -> dict[str, list[Call]]:
-    """Give the requests of each workload, those that write last.
+    """Return the requests of each workload; workloads that write come last.
 
     :param rows: how many cleanings there are, with the ids from 1
-    :param cursors: places in the list that FILTERS gives
-    :param times: places in the feed
+    :param cursors: of the list that FILTERS selects
+    :param times: cursors of the feed
     """
-    chance = random.Random(SEED)  # noqa: S311
+    rng = random.Random(SEED)  # noqa: S311
 
-    def one() -> int:
-        return chance.randint(1, rows)
+    def any_id() -> int:
+        return rng.randint(1, rows)
 
-    def owned() -> int:
-        return next(i for i in iter(one, None) if owner_of(i) and is_open(i))
+    def open_id_with_owner() -> int:
+        return next(i for i in iter(any_id, None) if owner_of(i) and is_open(i))
 
-    def user() -> int:
-        return chance.randint(1, USERS)
+    def any_user() -> int:
+        return rng.randint(1, USERS)
 
     def price() -> float:
-        return chance.randint(1_000, 9_999) / 100
+        return rng.randint(1_000, 9_999) / 100
 
-    def many(call: Callable[[], Call]) -> list[Call]:
-        return [call() for _ in range(MANY)]
+    def make_calls(call: Callable[[], Call]) -> list[Call]:
+        return [call() for _ in range(REQUESTS)]
 
     list_20 = [page("limit=20")]
-    reads = many(lambda: read(one()))
-    creates = many(lambda: create(price=price()).by(user()))
-    updates = many(lambda: update(owned(), price=price()))
+    reads = make_calls(lambda: read(any_id()))
+    creates = make_calls(lambda: create(price=price()).as_user(any_user()))
+    updates = make_calls(lambda: update(open_id_with_owner(), price=price()))
     return {
         "read one": reads,
         "list 20": list_20,
         "list 100": [page("limit=100")],
         "filtered list": [page(f"{FILTERS}&after={cursor}") for cursor in cursors],
         "feed": [*[feed("limit=20")] * len(times), *(feed(f"limit=20&after={t}") for t in times)],
-        "offers list": [offers(cleaning_id, "limit=20") for cleaning_id in WANTED],
+        "offers list": [offers(cleaning_id, "limit=20") for cleaning_id in POPULAR],
         "create": creates,
         "update": updates,
         "90% reads, 10% writes": [*reads[:700], *list_20 * 200, *creates[:50], *updates[:50]],
@@ -175,12 +175,12 @@ def make_workloads(
 
 
 def wrk_script(calls: Sequence[Call]) -> str:
-    """Give wrk's script in Lua, which sends these requests by chance."""
-    return SCRIPT % {"calls": ", ".join(map(_in_lua, calls)), "seed": SEED}
+    """Return a Lua script for wrk, which sends these requests in random order."""
+    return SCRIPT % {"calls": ", ".join(map(_lua, calls)), "seed": SEED}
 
 
-def _in_lua(call: Call) -> str:
-    # Text in ASCII is written alike in JSON and in Lua.
+def _lua(call: Call) -> str:
+    # ASCII text is written the same way in JSON and in Lua.
     texts = (call.method, call.path, call.text)
     parts = ["nil" if part is None else json.dumps(part) for part in texts]
     headers = [f"[{json.dumps(name)}] = {json.dumps(v)}" for name, v in call.headers.items()]
@@ -188,29 +188,29 @@ def _in_lua(call: Call) -> str:
 
 
 def pgbench_scripts(rows: int) -> dict[str, str]:
-    """Give the statements of some workloads for pgbench, as Phresh makes them."""
+    """Return pgbench scripts of some workloads, with the statements that Phresh sends."""
     page = Page("-id", ORDERS["-id"], 20)
     values = {**NEW, "price": AsIs(":price / 100.0"), "owner_id": AsIs(":owner")}
     return {
         "read one": f"\\set id random(1, {rows})\n"
-        + _in_sql(queries.cleaning_by_id(cleaning_id=AsIs(":id"))),
-        "list 20": _in_sql(queries.cleaning_page(page)),
+        + _sql(queries.cleaning_by_id(cleaning_id=AsIs(":id"))),
+        "list 20": _sql(queries.cleaning_page(page)),
         "create": f"\\set price random(1000, 9999)\n\\set owner random(1, {USERS})\n"
-        + _in_sql(user_of_token(token_hash=token_hash(1)))
-        + _in_sql(queries.new_cleaning(**values)),
+        + _sql(user_of_token(token_hash=token_hash(1)))
+        + _sql(queries.new_cleaning(**values)),
     }
 
 
-def _in_sql(query: Query) -> str:
+def _sql(query: Query) -> str:
     text, values = query.to_send(prepared=False)
     sql = text % tuple(str(adapt(value)) for value in values)
     return f"{' '.join(sql.split())};\n"
 
 
-def checks(rows: int) -> list[Call]:
-    """Give the requests that all contenders have to answer alike, in this order."""
+def calls_to_compare(rows: int) -> list[Call]:
+    """Return the requests, in this order, to which all contenders have to respond alike."""
     new_id = rows + 1
-    refused_values: list[dict[str, Any]] = [
+    invalid_values: list[dict[str, Any]] = [
         *({"name": name} for name in ("", " \t", "x" * 201)),
         {"description": "x" * 10_001},
         *({"cleaning_type": kind} for kind in ("", "wash")),
@@ -220,43 +220,43 @@ def checks(rows: int) -> list[Call]:
         {"status": "open"},
         *({name: None} for name in ("name", "cleaning_type", "price")),
     ]
-    refused_queries = (
+    invalid_queries = (
         *("limit=0", "limit=101", "limit=x", "after=x", "price_min=-1", "price_min=x"),
         *("cleaning_type=wash", "sort=wash", "unknown=1"),
     )
-    refused_pages = ("limit=0", "limit=101", "limit=x", "after=x", "sort=-id", "unknown=1")
+    invalid_pages = ("limit=0", "limit=101", "limit=x", "after=x", "sort=-id", "unknown=1")
     # "-id 5", "-time 2026-01-01T00:00:00+00:00 5", and the same of a thirteenth month.
     by_id, by_time = "LWlkIDU", "LXRpbWUgMjAyNi0wMS0wMVQwMDowMDowMCswMDowMCA1"
-    no_time = "LXRpbWUgMjAyNi0xMy0wMVQwMDowMDowMCswMDowMCA1"
-    # Where events of both kinds are; the samples were posted a day ago, one each second.
+    by_invalid_time = "LXRpbWUgMjAyNi0xMy0wMVQwMDowMDowMCswMDowMCA1"
+    # In the middle of both kinds of events: samples were posted a day ago, one per second.
     ago = timedelta(days=1, seconds=rows // 2)
-    middle = write_cursor("-time", (datetime.now(UTC) - ago, 1))
+    middle = encode_cursor("-time", (datetime.now(UTC) - ago, 1))
     change = update(1, price=1)
-    refused_tokens = (
+    invalid_tokens = (
         *("", "x", "Bearer", "Bearer ", "Bearer x", f"Bearer {token(1)}x", f"Basic {token(1)}"),
-        *(f"Bearer {token(user)}" for user in (DISABLED, EXPIRED)),
+        *(f"Bearer {token(any_user)}" for any_user in (DISABLED, EXPIRED)),
     )
     return [
         *(feed(query) for query in ("", "limit=1", "limit=20", f"after={by_time}")),
         replace(feed(f"limit=20&after={middle}"), pages=2),
         *(replace(feed(f"limit={limit}"), pages=2) for limit in (7, 100)),
-        *(feed(query) for query in (*refused_pages, f"after={by_id}", f"after={no_time}")),
+        *(feed(query) for query in (*invalid_pages, f"after={by_id}", f"after={by_invalid_time}")),
         *(replace(offers(1, query), pages=3) for query in ("", "limit=7", "limit=20")),
         *(offers(1, query) for query in ("limit=100", f"after={by_id}")),
         *(offers(cleaning_id, "") for cleaning_id in (2, 5, 15, 25, 35, 999_999_999)),
-        *(offers(1, query) for query in (*refused_pages, f"after={by_time}")),
-        *(replace(offers(1, ""), authorization=sent) for sent in refused_tokens),
-        *(offers(cleaning_id, "").by(2) for cleaning_id in (1, 3, 10, 999_999_999)),
-        *(offers(cleaning_id, "limit=0").by(None) for cleaning_id in (1, 999_999_999)),
+        *(offers(1, query) for query in (*invalid_pages, f"after={by_time}")),
+        *(replace(offers(1, ""), authorization=header) for header in invalid_tokens),
+        *(offers(cleaning_id, "").as_user(2) for cleaning_id in (1, 3, 10, 999_999_999)),
+        *(offers(cleaning_id, "limit=0").as_user(None) for cleaning_id in (1, 999_999_999)),
         *(read(cleaning_id) for cleaning_id in (1, 2, rows // 2, rows, new_id)),
         *(page(query) for query in ("", "limit=1", "limit=20", "limit=100")),
         *(page(query) for query in (FILTERS, f"{FILTERS}&limit=100", "sort=price&limit=7")),
-        page("price_min=99.95&cleaning_type=dust_up"),  # fewer than a page
-        create().by(owner_of(new_id)),
+        page("price_min=99.95&cleaning_type=dust_up"),  # less than a page
+        create().as_user(owner_of(new_id)),
         create(name="x" * 200, description="x" * 10_000, price="29.99"),
         create(description=None, price=0),
         create(description="", price=99_999_999.99),
-        Call("POST", PATH, {"new_cleaning": {"name": " Größe ☃ ", "price": 1}}).by(USERS),
+        Call("POST", PATH, {"new_cleaning": {"name": " Größe ☃ ", "price": 1}}).as_user(USERS),
         *(read(new_id + i) for i in range(5)),
         update(1, name="Another", description="Other", cleaning_type="full_clean", price="1.5"),
         *(update(new_id, **{name: value}) for name, value in NEW.items()),
@@ -266,21 +266,21 @@ def checks(rows: int) -> list[Call]:
         read(1),
         page("limit=6"),
         feed("limit=20"),
-        *(replace(change, authorization=sent) for sent in refused_tokens),
-        *(replace(create(), authorization=sent) for sent in refused_tokens if sent),
-        *(update(cleaning_id, price=1).by(1) for cleaning_id in (2, 10, new_id + 1)),
-        update(2).by(1),
+        *(replace(change, authorization=header) for header in invalid_tokens),
+        *(replace(create(), authorization=header) for header in invalid_tokens if header),
+        *(update(cleaning_id, price=1).as_user(1) for cleaning_id in (2, 10, new_id + 1)),
+        update(2).as_user(1),
         *(read(cleaning_id) for cleaning_id in (1, 2, 10)),
         replace(update(1, price=-1), authorization=""),
-        update(2, price=-1).by(1),
+        update(2, price=-1).as_user(1),
         update(999_999_999, price=-1),
-        *(create(**values) for values in refused_values),
-        *(update(1, **values) for values in refused_values),
+        *(create(**values) for values in invalid_values),
+        *(update(1, **values) for values in invalid_values),
         *(Call("POST", PATH, body) for body in ({}, {"new_cleaning": None}, [], {"name": "x"})),
         Call("POST", PATH, {"new_cleaning": {"price": 1}}),
         Call("POST", PATH, {"new_cleaning": {"name": "x"}}),
         Call("POST", PATH, {"new_cleaning": NEW, "unknown": 1}),
-        Call("PATCH", f"{PATH}1/", {"cleaning_update": {}, "unknown": 1}).by(1),
-        *(page(query) for query in refused_queries),
+        Call("PATCH", f"{PATH}1/", {"cleaning_update": {}, "unknown": 1}).as_user(1),
+        *(page(query) for query in invalid_queries),
         page("limit=1"),
     ]

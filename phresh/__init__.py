@@ -18,7 +18,7 @@ from phresh.offers.views import blp as offers_blp
 from phresh.operations.health import blp as health_blp
 from phresh.profiles.views import blp as profiles_blp
 from phresh.serving import logs
-from phresh.web import app as web
+from phresh.web import app as web_app
 from phresh.web import converters, cors, docs, openapi, problems
 
 __version__ = "1.0.0"
@@ -41,9 +41,9 @@ def create_app(settings: Mapping[str, Any] | None = None) -> Flask:
     :param settings: what replaces the environment and ``.env`` (phresh/config.py lists them)
     :raises ConfigError: when a setting cannot be used
     """
-    app = web.App(__name__)
+    app = web_app.App(__name__)
     app.config.update(read_settings(settings), API_VERSION=__version__)
-    web.init_app(app)
+    web_app.init_app(app)
     logs.init_app(app)
     engine.init_app(app)
     passwords.init_app(app)

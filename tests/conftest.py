@@ -8,10 +8,12 @@ import os
 import secrets
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask
+from flask.testing import FlaskClient
 from flask_migrate import upgrade
 from sqlalchemy import Engine, text
 
@@ -22,23 +24,32 @@ from phresh.database.base import db
 from phresh.database.statements import Query
 from phresh.database.transactions import UnitOfWork
 from phresh.serving.logs import JSONFormatter
+from phresh.web.app import App
+from tests.tools.contract import ContractClient
 from tests.tools.users import CHEAP, PASSWORD, Someone
 
 CREATE = "CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C.UTF-8'"
 
+# Each response of any app is held to its OpenAPI document.
+App.test_client_class = ContractClient
+
 
 @pytest.fixture(scope="session")
 def make_database() -> Iterator[Any]:
-    """Make empty databases on the server that the app would use; drop them at the end."""
+    """Make empty databases on the server that the app would use; drop them at the end.
+
+    Their names end with the process id, so that several runs at once, and the processes of
+    pytest-xdist, do not share one.
+    """
     configured = create_app()
-    # Each process of pytest-xdist has databases of its own.
-    process = os.environ.get("PYTEST_XDIST_WORKER", "")
     made: set[str] = set()
     with configured.app_context():
         server = db.engine.execution_options(isolation_level="AUTOCOMMIT")
+    if configured.extensions["embedded"] is not None:
+        _drop_abandoned(server)
 
     def make(suffix: str) -> str:
-        name = f"{server.url.database}_{suffix}{process}"
+        name = f"{server.url.database}_{suffix}_{os.getpid()}"
         with server.connect() as connection:
             connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
             connection.execute(text(CREATE.format(name)))
@@ -50,6 +61,16 @@ def make_database() -> Iterator[Any]:
         for name in made:
             connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
     server.dispose()
+
+
+def _drop_abandoned(server: Engine) -> None:
+    """Drop the databases of test runs that were killed, on a server that only this machine uses."""
+    like = text("SELECT datname FROM pg_database WHERE datname ~ :pattern")
+    pattern = f"^{server.url.database}_[a-z]+_[0-9]+$"
+    with server.connect() as connection:
+        for name in connection.scalars(like, {"pattern": pattern}).all():
+            if not Path(f"/proc/{name.rpartition('_')[2]}").exists():
+                connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
 
 
 @pytest.fixture(scope="session")
@@ -75,6 +96,12 @@ def app(settings) -> Iterator[Flask]:
     yield app
     with app.app_context():
         db.engine.dispose()
+
+
+@pytest.fixture
+def client(app) -> FlaskClient:
+    """A client that does not keep the context of its last request, as pytest-flask's does."""
+    return app.test_client()
 
 
 @pytest.fixture(autouse=True)

@@ -43,7 +43,7 @@ settings.configure(
 )
 django.setup()
 
-# Django's models and what uses them can be imported only now.
+# Django's models can only be imported after setup().
 from django.db import models  # noqa: E402
 from django.shortcuts import get_object_or_404  # noqa: E402
 from django.urls import path  # noqa: E402
@@ -68,7 +68,7 @@ serializers.ValidationError.status_code = 422
 
 
 class User(models.Model):
-    """The table of users, as far as it is of use here."""
+    """The columns of the table of users that are needed here."""
 
     username = models.TextField()
     is_active = models.BooleanField()
@@ -94,7 +94,7 @@ class Token(models.Model):
 
 
 class Cleaning(models.Model):
-    """The table of cleanings, which Phresh's migrations make."""
+    """The table of cleanings, made by Phresh's migrations."""
 
     name = models.TextField()
     description = models.TextField(null=True)
@@ -128,71 +128,71 @@ class Offer(models.Model):
 
 
 class TokenAuthentication(BaseAuthentication):
-    """Knows the user whose token was sent."""
+    """Find the user of the access token."""
 
     def authenticate(self, request: Request) -> tuple[User, Token] | None:
-        """Give them, None without a token, or answer 401."""
-        sent = get_authorization_header(request)
-        if not sent:
+        """Return the user and the token, or None without one; respond with 401 if it is invalid."""
+        header = get_authorization_header(request)
+        if not header:
             return None
-        scheme, _, text = sent.partition(b" ")
-        known = Token.objects.select_related("user").filter(
+        scheme, _, text = header.partition(b" ")
+        tokens = Token.objects.select_related("user").filter(
             hash=hashlib.sha256(text).digest(),
             expires_at__gt=timezone.now(),
             user__is_active=True,
         )
         try:
-            token = known.get() if scheme.lower() == b"bearer" else None
+            token = tokens.get() if scheme.lower() == b"bearer" else None
         except Token.DoesNotExist:
             token = None
         if token is None:
-            raise AuthenticationFailed("The token is not valid.")
+            raise AuthenticationFailed("The access token is invalid or has expired.")
         return token.user, token
 
     def authenticate_header(self, _request: Request) -> str:
-        """Give the challenge that a 401 comes with."""
+        """Return the challenge of a 401 response."""
         return "Bearer"
 
 
 class IsOwnerOrReadOnly(BasePermission):
-    """Lets only who owns a cleaning change it."""
+    """Allow only the owner to change a cleaning."""
 
     def has_object_permission(self, request: Request, _view: Any, cleaning: Cleaning) -> bool:
-        """Whether they may."""
+        """Return whether the request is allowed."""
         return request.method in SAFE_METHODS or cleaning.owner_id == request.user.id
 
 
 class Price(serializers.DecimalField):
-    """A price: a number in the answer too."""
+    """A price, which is a number in responses too."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(max_digits=10, decimal_places=2, min_value=Decimal(0), **kwargs)
 
     def to_representation(self, value: Decimal) -> float:
-        """Give what stands in the answer."""
+        """Return the price as a number."""
         return float(value)
 
 
 class Strict(serializers.Serializer):
-    """Refuses unknown fields."""
+    """Reject unknown fields."""
 
     def to_internal_value(self, data: Any) -> Any:
-        """Give the checked values."""
+        """Return the validated values."""
         values = super().to_internal_value(data)
-        known = {name for name, field in self.fields.items() if not field.read_only}
-        if unknown := set(data) - known:
+        tokens = {name for name, field in self.fields.items() if not field.read_only}
+        if unknown := set(data) - tokens:
             raise serializers.ValidationError(dict.fromkeys(unknown, "Unknown field."))
         return values
 
 
 class OwnerSerializer(serializers.Serializer):
-    """A user, as others see them."""
+    """The public data of a user."""
 
     username = serializers.CharField(read_only=True)
 
 
 class CleaningSerializer(Strict):
-    """A cleaning, as it is posted, changed and answered."""
+    """A cleaning in requests and responses."""
 
     id = serializers.IntegerField(read_only=True)
     name = serializers.CharField(max_length=200, trim_whitespace=False)
@@ -209,21 +209,21 @@ class CleaningSerializer(Strict):
     updated_at = serializers.DateTimeField(read_only=True)
 
     def validate_name(self, name: str) -> str:
-        """Refuse a blank name."""
+        """Reject a blank name."""
         if not name.strip():
             raise serializers.ValidationError("Must not be blank.")
         return name
 
 
 class EventSerializer(CleaningSerializer):
-    """A cleaning as it is now, and what happened to it when."""
+    """An event: a cleaning as it is now, with the type and time of the event."""
 
     event_type = serializers.CharField(read_only=True)
     event_timestamp = serializers.DateTimeField(read_only=True)
 
 
 class OfferSerializer(serializers.Serializer):
-    """An offer, as it is answered."""
+    """The representation of an offer."""
 
     id = serializers.IntegerField()
     cleaning_id = serializers.IntegerField()
@@ -235,7 +235,7 @@ class OfferSerializer(serializers.Serializer):
 
 
 class PageQuerySerializer(Strict):
-    """Which page to list."""
+    """The query parameters of a page."""
 
     limit = serializers.IntegerField(default=20, min_value=1, max_value=100)
     after = serializers.CharField(required=False)
@@ -248,19 +248,19 @@ class CreateBodySerializer(Strict):
 
 
 class UpdateBodySerializer(Strict):
-    """The body of a PATCH; partial, as all in it is then."""
+    """The body of a PATCH. It is partial, and so is the cleaning in it."""
 
     cleaning_update = CleaningSerializer()
 
     def validate(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Refuse a body without changes in it."""
+        """Reject a body without ``cleaning_update``, which ``partial`` allows."""
         if "cleaning_update" not in body:
             raise serializers.ValidationError("cleaning_update is missing.")
         return body
 
 
 class ListQuerySerializer(Strict):
-    """Which cleanings to list, in which order."""
+    """The query parameters of the list of cleanings."""
 
     limit = serializers.IntegerField(default=20, min_value=1, max_value=100)
     after = serializers.CharField(required=False)
@@ -287,16 +287,18 @@ class CleaningsView(APIView):
         if "price_min" in query:
             cleanings = cleanings.filter(price__gte=query["price_min"])
         if "after" in query:
-            *price, last = read_cursor(query["after"], by_price)
+            *price, last = decode_list_cursor(query["after"], by_price)
             if by_price:
                 cleanings = cleanings.filter(price__gte=price[0])
                 cleanings = cleanings.exclude(price=price[0], id__lte=last)
             else:
                 cleanings = cleanings.filter(id__lt=last)
-        found = list(cleanings[: query["limit"] + 1])
-        page = found[: query["limit"]]
-        place = place_of(page[-1], by_price) if len(found) > len(page) else None
-        return Response(CleaningSerializer(page, many=True).data, headers=link(request, place))
+        rows = list(cleanings[: query["limit"] + 1])
+        page = rows[: query["limit"]]
+        plain_cursor = plain_cursor_of(page[-1], by_price) if len(rows) > len(page) else None
+        return Response(
+            CleaningSerializer(page, many=True).data, headers=next_link(request, plain_cursor)
+        )
 
     def post(self, request: Request) -> Response:
         """Post a cleaning."""
@@ -319,7 +321,7 @@ class CleaningView(APIView):
         return Response(CleaningSerializer(get_object_or_404(OWNED, id=cleaning_id)).data)
 
     def patch(self, request: Request, cleaning_id: int) -> Response:
-        """Change a cleaning of one's own."""
+        """Change a cleaning of the current user."""
         body = validated(UpdateBodySerializer(data=request.data, partial=True))
         changes = body["cleaning_update"]
         cleaning = get_object_or_404(OWNED, id=cleaning_id)
@@ -339,45 +341,47 @@ class OffersView(APIView):
     permission_classes = [IsAuthenticated]
 
     def get(self, request: Request, cleaning_id: int) -> Response:
-        """List the offers on a cleaning of one's own, newest first."""
+        """List the offers on a cleaning of the current user, newest first."""
         query = validated(PageQuerySerializer(data=request.query_params))
         if get_object_or_404(Cleaning, id=cleaning_id).owner_id != request.user.id:
             raise PermissionDenied
         offers = Offer.objects.select_related("user").filter(cleaning_id=cleaning_id)
         if "after" in query:
-            (last,) = read_place(query["after"], f"-id {ID}", int)
+            (last,) = decode_cursor(query["after"], f"-id {ID}", int)
             offers = offers.filter(id__lt=last)
-        found = list(offers.order_by("-id")[: query["limit"] + 1])
-        page = found[: query["limit"]]
-        place = f"-id {page[-1].id}" if len(found) > len(page) else None
-        return Response(OfferSerializer(page, many=True).data, headers=link(request, place))
+        rows = list(offers.order_by("-id")[: query["limit"] + 1])
+        page = rows[: query["limit"]]
+        plain_cursor = f"-id {page[-1].id}" if len(rows) > len(page) else None
+        return Response(
+            OfferSerializer(page, many=True).data, headers=next_link(request, plain_cursor)
+        )
 
 
 class FeedView(APIView):
-    """What happens."""
+    """The feed of events."""
 
     def get(self, request: Request) -> Response:
         """List events, newest first."""
         query = validated(PageQuerySerializer(data=request.query_params))
-        found: list[Cleaning] = []
+        rows: list[Cleaning] = []
         for kind, column in (("is_create", "created_at"), ("is_update", "updated_at")):
             cleanings = OWNED.order_by(f"-{column}", "-id")
             if kind == "is_update":
                 cleanings = cleanings.filter(updated_at__gt=models.F("created_at"))
             if "after" in query:
                 kinds = (datetime.fromisoformat, int)
-                time, last = read_place(query["after"], rf"-time ({TIME}) {ID}", *kinds)
+                time, last = decode_cursor(query["after"], rf"-time ({TIME}) {ID}", *kinds)
                 cleanings = cleanings.filter(**{f"{column}__lte": time})
                 cleanings = cleanings.exclude(**{column: time, "id__gte": last})
             for cleaning in cleanings[: query["limit"] + 1]:
                 cleaning.event_type = kind
                 cleaning.event_timestamp = getattr(cleaning, column)
-                found.append(cleaning)
-        found.sort(key=lambda event: (event.event_timestamp, event.id), reverse=True)
-        page = found[: query["limit"]]
+                rows.append(cleaning)
+        rows.sort(key=lambda event: (event.event_timestamp, event.id), reverse=True)
+        page = rows[: query["limit"]]
         last = page[-1] if page else None
-        place = f"-time {last.event_timestamp.isoformat()} {last.id}" if last else None
-        headers = link(request, place if len(found) > len(page) else None)
+        plain_cursor = f"-time {last.event_timestamp.isoformat()} {last.id}" if last else None
+        headers = next_link(request, plain_cursor if len(rows) > len(page) else None)
         return Response(EventSerializer(page, many=True).data, headers=headers)
 
 
@@ -385,42 +389,44 @@ ID = "([0-9]{1,10})"
 TIME = r"[0-9-]{10}T[0-9:]{8}(?:\.[0-9]{6})?\+00:00"
 
 
-def link(request: Request, place: str | None) -> dict[str, str]:
-    """Give the header that links to the page after a place."""
-    if place is None:
+def next_link(request: Request, plain_cursor: str | None) -> dict[str, str]:
+    """Return the ``Link`` header of the page after a cursor, if there is one."""
+    if plain_cursor is None:
         return {}
-    after = base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
+    after = base64.urlsafe_b64encode(plain_cursor.encode()).decode().rstrip("=")
     parameters = urlencode({**request.query_params.dict(), "after": after})
     return {"Link": f'<{request.path}?{parameters}>; rel="next"'}
 
 
-def read_place(cursor: str, pattern: str, *kinds: Any) -> list[Any]:
-    """Give the values of a place, or answer 422."""
+def decode_cursor(cursor: str, pattern: str, *kinds: Any) -> list[Any]:
+    """Return the values in a cursor, or respond with 422."""
     try:
         plain = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True).decode()
         match = re.fullmatch(pattern, plain)
         texts = match.groups() if match else ()
         return [kind(text) for kind, text in zip(kinds, texts, strict=True)]
     except ValueError:
-        raise serializers.ValidationError({"after": "Not a place in this order."}) from None
+        raise serializers.ValidationError(
+            {"after": "Not a valid cursor for this sort order."}
+        ) from None
 
 
 def validated(serializer: serializers.Serializer) -> dict[str, Any]:
-    """Give the checked values, or answer 422."""
+    """Return the validated values, or respond with 422."""
     serializer.is_valid(raise_exception=True)
     return serializer.validated_data
 
 
-def place_of(cleaning: Cleaning, by_price: bool) -> str:
-    """Give the place of a cleaning in the list."""
+def plain_cursor_of(cleaning: Cleaning, by_price: bool) -> str:
+    """Return the cursor of a cleaning in the list, before it is encoded."""
     return f"price {cleaning.price} {cleaning.id}" if by_price else f"-id {cleaning.id}"
 
 
-def read_cursor(cursor: str, by_price: bool) -> list[Any]:
-    """Give the values of a place in the list, or answer 422."""
+def decode_list_cursor(cursor: str, by_price: bool) -> list[Any]:
+    """Return the values in a cursor of the list, or respond with 422."""
     if by_price:
-        return read_place(cursor, rf"price ([0-9]{{1,8}}\.[0-9]{{2}}) {ID}", Decimal, int)
-    return read_place(cursor, f"-id {ID}", int)
+        return decode_cursor(cursor, rf"price ([0-9]{{1,8}}\.[0-9]{{2}}) {ID}", Decimal, int)
+    return decode_cursor(cursor, f"-id {ID}", int)
 
 
 urlpatterns = [

@@ -1,4 +1,4 @@
-"""An app that does nothing: what gunicorn and its workers leave to be spent."""
+"""An app that does nothing: the cost of gunicorn and Phresh's worker alone."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,6 +8,10 @@ HEADERS = [("Content-Type", "application/json"), ("Content-Length", str(len(BODY
 
 
 def app(_environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-    """Answer anything with the same."""
+    """Return the same response to every request."""
     start_response("200 OK", HEADERS)
     return [BODY]
+
+
+# Phresh's worker reads the limit of a request body from the settings of the app.
+app.config = {"MAX_CONTENT_LENGTH": 64 * 1024}

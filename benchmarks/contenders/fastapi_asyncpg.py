@@ -1,4 +1,4 @@
-"""The API in FastAPI on asyncpg, served by uvicorn: the anchor, as fast as it goes."""
+"""The API in FastAPI on asyncpg, served by uvicorn: the baseline, written to be fast."""
 
 import base64
 import hashlib
@@ -23,7 +23,7 @@ Price = Annotated[Decimal, Field(ge=0, max_digits=10, decimal_places=2)]
 ID = "([0-9]{1,10})"
 TIME = r"[0-9-]{10}T[0-9:]{8}(?:\.[0-9]{6})?\+00:00"
 
-# float8 holds each of these prices, and asyncpg decodes it faster than numeric.
+# float8 holds every price exactly to the cent, and asyncpg decodes it faster than numeric.
 COLUMNS = (
     "c.id, c.name, c.description, c.cleaning_type, c.price::float8 AS price, "
     "c.status, c.created_at, c.updated_at"
@@ -36,13 +36,13 @@ USER = (
 
 
 class Owner(BaseModel):
-    """A user, as others see them."""
+    """The public data of a user."""
 
     username: str
 
 
 class Cleaning(BaseModel):
-    """A cleaning, as it is answered."""
+    """The representation of a cleaning."""
 
     id: int
     name: str
@@ -56,14 +56,14 @@ class Cleaning(BaseModel):
 
 
 class Event(Cleaning):
-    """A cleaning as it is now, and what happened to it when."""
+    """An event: a cleaning as it is now, with the type and time of the event."""
 
     event_type: str
     event_timestamp: datetime
 
 
 class Offer(BaseModel):
-    """An offer, as it is answered."""
+    """The representation of an offer."""
 
     id: int
     cleaning_id: int
@@ -75,14 +75,14 @@ class Offer(BaseModel):
 
 
 class PageQuery(BaseModel, extra="forbid"):
-    """Which page to list."""
+    """The query parameters of a page."""
 
     limit: Annotated[int, Field(ge=1, le=100)] = 20
     after: str | None = None
 
 
 class CleaningCreate(BaseModel, extra="forbid"):
-    """A cleaning to be posted."""
+    """A new cleaning."""
 
     name: Name
     description: Description | None = None
@@ -97,7 +97,7 @@ class CreateBody(BaseModel, extra="forbid"):
 
 
 class CleaningUpdate(BaseModel, extra="forbid"):
-    """Changes to a cleaning: None stands for what is left out, null is refused."""
+    """Changes to a cleaning: None marks a field that is not sent; a null is rejected."""
 
     name: Name = None
     description: Description | None = None
@@ -112,23 +112,23 @@ class UpdateBody(BaseModel, extra="forbid"):
 
 
 class ListQuery(PageQuery):
-    """Which cleanings to list, in which order."""
+    """The query parameters of the list of cleanings."""
 
     cleaning_type: CleaningType | None = None
     price_min: Price | None = None
     sort: Literal["-id", "price"] = "-id"
 
 
-async def leave(_connection: asyncpg.Connection) -> None:
-    """Send nothing when a connection comes back to the pool: no request changes its session."""
+async def keep_session(_connection: asyncpg.Connection) -> None:
+    """Do not reset a connection that is released: no request changes its session."""
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Keep a pool of connections, prepared statements included, while the app runs."""
+    """Keep a pool of connections and their prepared statements while the app runs."""
     size = int(os.environ["POOL"])
     async with asyncpg.create_pool(
-        os.environ["DATABASE_URL"], min_size=size, max_size=size, reset=leave
+        os.environ["DATABASE_URL"], min_size=size, max_size=size, reset=keep_session
     ) as app.state.pool:
         yield
 
@@ -138,31 +138,35 @@ app = FastAPI(lifespan=lifespan, telemetry=dict.fromkeys(UNUSED, False))
 
 
 async def account_or_guest(request: Request) -> dict[str, Any] | None:
-    """Give the user whose token was sent, None without, or answer 401."""
-    sent = request.headers.get("authorization")
-    if sent is None:
+    """Return the user of the token, or None without one; respond with 401 if it is invalid."""
+    header = request.headers.get("authorization")
+    if header is None:
         return None
-    scheme, _, token = sent.partition(" ")
+    scheme, _, token = header.partition(" ")
     if scheme.lower() == "bearer":
         digest = hashlib.sha256(token.encode()).digest()
         user = await app.state.pool.fetchrow(USER, digest)
         if user is not None:
             return dict(user)
-    raise HTTPException(401, "The token is not valid.", {"WWW-Authenticate": "Bearer"})
+    raise HTTPException(
+        401, "The access token is invalid or has expired.", {"WWW-Authenticate": "Bearer"}
+    )
 
 
 async def account(request: Request) -> dict[str, Any]:
-    """Give the user whose token was sent, or answer 401."""
+    """Return the user of the access token, or respond with 401."""
     user = await account_or_guest(request)
     if user is None:
-        raise HTTPException(401, "A token is needed.", {"WWW-Authenticate": "Bearer"})
+        raise HTTPException(401, "Authentication required.", {"WWW-Authenticate": "Bearer"})
     return user
 
 
 @app.get("/api/cleanings/{cleaning_id}/", response_model=Cleaning)
 async def get_cleaning(cleaning_id: int) -> Any:
     """Get a cleaning."""
-    return owned(found(await app.state.pool.fetchrow(f"{OWNED} WHERE c.id = $1", cleaning_id)))
+    return with_owner(
+        or_404(await app.state.pool.fetchrow(f"{OWNED} WHERE c.id = $1", cleaning_id))
+    )
 
 
 @app.get("/api/cleanings/", response_model=list[Cleaning])
@@ -178,12 +182,12 @@ async def list_cleanings(query: Annotated[ListQuery, Query()], response: Respons
         conditions.append(f"c.price >= ${len(values)}")
     by_price = query.sort == "price"
     if query.after is not None:
-        values += read_cursor(query.after, by_price)
+        values += decode_list_cursor(query.after, by_price)
         last = len(values)
         conditions.append(
             f"(c.price, c.id) > (${last - 1}, ${last})" if by_price else f"c.id < ${last}"
         )
-    # The limit itself: asyncpg prepares statements, whose plans for any limit are worse.
+    # A literal limit: asyncpg prepares statements, and a plan for any limit is worse.
     sql = (
         f"{OWNED} WHERE {' AND '.join(conditions)} "
         f"ORDER BY {'c.price, c.id' if by_price else 'c.id DESC'} LIMIT {query.limit + 1}"
@@ -191,23 +195,25 @@ async def list_cleanings(query: Annotated[ListQuery, Query()], response: Respons
     rows = await app.state.pool.fetch(sql, *values)
     if len(rows) > query.limit:
         rows.pop()
-        link_next(response, "/api/cleanings/", query, place_of(rows[-1], by_price))
-    return [owned(row) for row in rows]
+        link_next(response, "/api/cleanings/", query, plain_cursor_of(rows[-1], by_price))
+    return [with_owner(row) for row in rows]
 
 
 @app.get("/api/feed/cleanings/", response_model=list[Event])
 async def list_events(query: Annotated[PageQuery, Query()], response: Response) -> Any:
     """List events, newest first."""
     values: list[Any] = []
-    places = {"created_at": "", "updated_at": "AND updated_at > created_at"}
+    conditions_by_column = {"created_at": "", "updated_at": "AND updated_at > created_at"}
     if query.after is not None:
-        values = read_place(query.after, rf"-time ({TIME}) {ID}", datetime.fromisoformat, int)
-        for column in places:
-            places[column] += f" AND ({column}, id) < ($1, $2)"
+        values = decode_cursor(query.after, rf"-time ({TIME}) {ID}", datetime.fromisoformat, int)
+        for column in conditions_by_column:
+            conditions_by_column[column] += f" AND ({column}, id) < ($1, $2)"
     created, updated = (
         f"(SELECT '{kind}' AS event_type, {column} AS event_timestamp, id FROM cleanings "
-        f"WHERE true {place} ORDER BY {column} DESC, id DESC LIMIT {query.limit + 1})"
-        for kind, (column, place) in zip(("is_create", "is_update"), places.items(), strict=True)
+        f"WHERE true {condition} ORDER BY {column} DESC, id DESC LIMIT {query.limit + 1})"
+        for kind, (column, condition) in zip(
+            ("is_create", "is_update"), conditions_by_column.items(), strict=True
+        )
     )
     sql = (
         f"SELECT {COLUMNS}, u.username, e.event_type, e.event_timestamp "
@@ -220,9 +226,9 @@ async def list_events(query: Annotated[PageQuery, Query()], response: Response) 
     if len(rows) > query.limit:
         rows.pop()
         last = rows[-1]
-        place = f"-time {last['event_timestamp'].isoformat()} {last['id']}"
-        link_next(response, "/api/feed/cleanings/", query, place)
-    return [owned(row) for row in rows]
+        plain_cursor = f"-time {last['event_timestamp'].isoformat()} {last['id']}"
+        link_next(response, "/api/feed/cleanings/", query, plain_cursor)
+    return [with_owner(row) for row in rows]
 
 
 @app.get("/api/cleanings/{cleaning_id}/offers/", response_model=list[Offer])
@@ -232,10 +238,10 @@ async def list_offers(
     response: Response,
     user: Annotated[dict[str, Any], Depends(account)],
 ) -> Any:
-    """List the offers on a cleaning of one's own, newest first."""
+    """List the offers on a cleaning of the current user, newest first."""
     values: list[Any] = [cleaning_id, user["id"]]
     if query.after is not None:
-        values += read_place(query.after, f"-id {ID}", int)
+        values += decode_cursor(query.after, f"-id {ID}", int)
     sql = (
         "SELECT o.id, o.cleaning_id, o.message, o.status, o.created_at, o.updated_at, u.username "
         "FROM offers o JOIN cleanings c ON c.id = o.cleaning_id "
@@ -246,13 +252,13 @@ async def list_offers(
     rows = await app.state.pool.fetch(sql, *values)
     if not rows:
         sql = "SELECT owner_id FROM cleanings WHERE id = $1"
-        if found(await app.state.pool.fetchrow(sql, cleaning_id))["owner_id"] != user["id"]:
-            raise HTTPException(403, "Only who posted the cleaning can see all offers on it.")
+        if or_404(await app.state.pool.fetchrow(sql, cleaning_id))["owner_id"] != user["id"]:
+            raise HTTPException(403, "Only the owner can see all offers on a cleaning.")
     if len(rows) > query.limit:
         rows.pop()
         path = f"/api/cleanings/{cleaning_id}/offers/"
         link_next(response, path, query, f"-id {rows[-1]['id']}")
-    return [{**row, "user": owned(row)["owner"]} for row in rows]
+    return [{**row, "user": with_owner(row)["owner"]} for row in rows]
 
 
 @app.post("/api/cleanings/", response_model=Cleaning, status_code=201)
@@ -277,7 +283,7 @@ async def create_cleaning(
 async def update_cleaning(
     cleaning_id: int, body: UpdateBody, user: Annotated[dict[str, Any], Depends(account)]
 ) -> Any:
-    """Change a cleaning of one's own."""
+    """Change a cleaning of the current user."""
     changes = body.cleaning_update.model_dump(exclude_unset=True)
     row = None
     if changes:
@@ -289,50 +295,50 @@ async def update_cleaning(
         row = await app.state.pool.fetchrow(sql, cleaning_id, user["id"], *changes.values())
     if row is None:
         sql = f"SELECT {COLUMNS}, c.owner_id FROM cleanings c WHERE c.id = $1"
-        row = found(await app.state.pool.fetchrow(sql, cleaning_id))
+        row = or_404(await app.state.pool.fetchrow(sql, cleaning_id))
         if row["owner_id"] != user["id"]:
-            raise HTTPException(403, "Only who posted a cleaning can change it.")
+            raise HTTPException(403, "Only the owner can change a cleaning.")
     return {**row, "owner": user}
 
 
-def found(row: asyncpg.Record | None) -> asyncpg.Record:
-    """Give the row, or answer 404."""
+def or_404(row: asyncpg.Record | None) -> asyncpg.Record:
+    """Return the row, or respond with 404 if there is none."""
     if row is None:
         raise HTTPException(404, "No cleaning found with that id.")
     return row
 
 
-def owned(row: asyncpg.Record) -> dict[str, Any]:
-    """Give a row with its owner."""
+def with_owner(row: asyncpg.Record) -> dict[str, Any]:
+    """Return a row with its owner as an object."""
     username = row["username"]
     return {**row, "owner": None if username is None else {"username": username}}
 
 
-def link_next(response: Response, path: str, query: PageQuery, place: str) -> None:
-    """Link to the page after a place."""
-    after = base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
+def link_next(response: Response, path: str, query: PageQuery, plain_cursor: str) -> None:
+    """Add the link to the page after a cursor."""
+    after = base64.urlsafe_b64encode(plain_cursor.encode()).decode().rstrip("=")
     parameters = urlencode({**query.model_dump(exclude_unset=True), "after": after})
     response.headers["Link"] = f'<{path}?{parameters}>; rel="next"'
 
 
-def read_place(cursor: str, pattern: str, *kinds: Any) -> list[Any]:
-    """Give the values of a place, or answer 422."""
+def decode_cursor(cursor: str, pattern: str, *kinds: Any) -> list[Any]:
+    """Return the values in a cursor, or respond with 422."""
     try:
         plain = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True).decode()
         match = re.fullmatch(pattern, plain)
         texts = match.groups() if match else ()
         return [kind(text) for kind, text in zip(kinds, texts, strict=True)]
     except ValueError:
-        raise HTTPException(422, "Not a place in this order.") from None
+        raise HTTPException(422, "Not a valid cursor for this sort order.") from None
 
 
-def place_of(row: asyncpg.Record, by_price: bool) -> str:
-    """Give the place of a cleaning in the list."""
+def plain_cursor_of(row: asyncpg.Record, by_price: bool) -> str:
+    """Return the cursor of a cleaning in the list, before it is encoded."""
     return f"price {row['price']:.2f} {row['id']}" if by_price else f"-id {row['id']}"
 
 
-def read_cursor(cursor: str, by_price: bool) -> list[Any]:
-    """Give the values of a place in the list, or answer 422."""
+def decode_list_cursor(cursor: str, by_price: bool) -> list[Any]:
+    """Return the values in a cursor of the list, or respond with 422."""
     if by_price:
-        return read_place(cursor, rf"price ([0-9]{{1,8}}\.[0-9]{{2}}) {ID}", Decimal, int)
-    return read_place(cursor, f"-id {ID}", int)
+        return decode_cursor(cursor, rf"price ([0-9]{{1,8}}\.[0-9]{{2}}) {ID}", Decimal, int)
+    return decode_cursor(cursor, f"-id {ID}", int)

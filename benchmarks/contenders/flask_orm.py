@@ -1,4 +1,4 @@
-"""The API as the documentation of Flask-Smorest and Flask-SQLAlchemy shows it."""
+"""The API written as the documentation of Flask-Smorest and Flask-SQLAlchemy shows."""
 
 import base64
 import hashlib
@@ -36,7 +36,7 @@ app.config.update(
     API_VERSION="1",
     OPENAPI_VERSION="3.1.0",
     SQLALCHEMY_DATABASE_URI=os.environ["DATABASE_URL"].replace(":", "+psycopg2:", 1),
-    # A connection for each of gunicorn's threads, else some would be closed after each request.
+    # One connection per gunicorn thread; otherwise some would be closed after each request.
     SQLALCHEMY_ENGINE_OPTIONS={
         "pool_size": 8,
         "connect_args": {"options": "-c timezone=UTC"},
@@ -45,17 +45,17 @@ app.config.update(
 
 
 class Base(DeclarativeBase):
-    """What every model inherits."""
+    """The base of every model."""
 
 
-# What was committed is not read again to be answered.
+# Objects are not read again after a commit.
 db = SQLAlchemy(app, model_class=Base, session_options={"expire_on_commit": False})
 api = Api(app)
 blp = Blueprint("cleanings", __name__, url_prefix="/api/cleanings")
 
 
 class User(db.Model):
-    """The table of users, as far as it is of use here."""
+    """The columns of the table of users that are needed here."""
 
     __tablename__ = "users"
 
@@ -107,13 +107,13 @@ class Offer(db.Model):
 
 
 def check_name(name: str) -> None:
-    """Refuse a blank name."""
+    """Reject a blank name."""
     if not name.strip():
         raise ValidationError("Must not be blank.")
 
 
 def check_price(price: Decimal) -> None:
-    """Refuse a price out of range, and more than two decimals."""
+    """Reject a price out of range or with more than two decimals."""
     if not 0 <= price <= Decimal("99999999.99") or price != round(price, 2):
         raise ValidationError("Must be from 0 to 99999999.99 with at most 2 decimals.")
 
@@ -124,13 +124,13 @@ TYPE = validate.OneOf(["dust_up", "spot_clean", "full_clean"])
 
 
 class OwnerSchema(Schema):
-    """A user, as others see them."""
+    """The public data of a user."""
 
     username = fields.String()
 
 
 class CleaningSchema(Schema):
-    """A cleaning, as it is answered."""
+    """The representation of a cleaning."""
 
     id = fields.Integer()
     name = fields.String()
@@ -144,14 +144,14 @@ class CleaningSchema(Schema):
 
 
 class EventSchema(CleaningSchema):
-    """A cleaning as it is now, and what happened to it when."""
+    """An event: a cleaning as it is now, with the type and time of the event."""
 
     event_type = fields.String()
     event_timestamp = fields.AwareDateTime()
 
 
 class OfferSchema(Schema):
-    """An offer, as it is answered."""
+    """The representation of an offer."""
 
     id = fields.Integer()
     cleaning_id = fields.Integer()
@@ -163,14 +163,14 @@ class OfferSchema(Schema):
 
 
 class PageQuerySchema(Schema):
-    """Which page to list."""
+    """The query parameters of a page."""
 
     limit = fields.Integer(load_default=20, validate=validate.Range(1, 100))
     after = fields.String()
 
 
 class CleaningCreateSchema(Schema):
-    """A cleaning to be posted."""
+    """A new cleaning."""
 
     name = fields.String(required=True, validate=NAME)
     description = fields.String(load_default=None, allow_none=True, validate=DESCRIPTION)
@@ -185,7 +185,7 @@ class CreateBodySchema(Schema):
 
 
 class CleaningUpdateSchema(Schema):
-    """Changes to a cleaning; what is left out stays as it is."""
+    """Changes to a cleaning; fields that are left out do not change."""
 
     name = fields.String(validate=NAME)
     description = fields.String(allow_none=True, validate=DESCRIPTION)
@@ -200,7 +200,7 @@ class UpdateBodySchema(Schema):
 
 
 class ListQuerySchema(PageQuerySchema):
-    """Which cleanings to list, in which order."""
+    """The query parameters of the list of cleanings."""
 
     cleaning_type = fields.String(validate=TYPE)
     price_min = fields.Decimal(validate=check_price)
@@ -209,11 +209,11 @@ class ListQuerySchema(PageQuerySchema):
 
 @blp.before_request
 def load_user() -> None:
-    """Know the user whose token was sent, or answer 401."""
+    """Load the user of the access token, or respond with 401 if it is invalid."""
     g.user = None
     if "Authorization" in request.headers:
-        sent = request.authorization
-        token = (sent is not None and sent.type == "bearer" and sent.token) or ""
+        header = request.authorization
+        token = (header is not None and header.type == "bearer" and header.token) or ""
         statement = (
             select(User)
             .join(Token, Token.user_id == User.id)
@@ -223,16 +223,18 @@ def load_user() -> None:
                 User.is_active,
             )
         )
-        g.user = db.session.scalar(statement) or abort(401, message="The token is not valid.")
+        g.user = db.session.scalar(statement) or abort(
+            401, message="The access token is invalid or has expired."
+        )
 
 
 def login_required(view: Callable[..., Any]) -> Callable[..., Any]:
-    """Have a view answer 401 without a token."""
+    """Make a view respond with 401 to a request without a token."""
 
     @wraps(view)
     def with_user(*args: Any, **kwargs: Any) -> Any:
         if g.user is None:
-            abort(401, message="A token is needed.")
+            abort(401, message="Authentication required.")
         return view(*args, **kwargs)
 
     return with_user
@@ -257,16 +259,16 @@ class Cleanings(MethodView):
         if "price_min" in query:
             statement = statement.where(Cleaning.price >= query["price_min"])
         if "after" in query:
-            place = read_cursor(query["after"], by_price)
+            values = decode_list_cursor(query["after"], by_price)
             if by_price:
-                statement = statement.where(tuple_(Cleaning.price, Cleaning.id) > place)
+                statement = statement.where(tuple_(Cleaning.price, Cleaning.id) > values)
             else:
-                statement = statement.where(Cleaning.id < place[0])
+                statement = statement.where(Cleaning.id < values[0])
         cleanings = db.session.scalars(statement).all()
         page = cleanings[: query["limit"]]
         if len(cleanings) == len(page):
             return page
-        after = write_place(place_of(page[-1], by_price))
+        after = encode_cursor(plain_cursor_of(page[-1], by_price))
         url = url_for("cleanings.Cleanings", **{**query, "after": after})
         return page, 200, {"Link": f'<{url}>; rel="next"'}
 
@@ -294,10 +296,10 @@ class CleaningById(MethodView):
     @blp.arguments(UpdateBodySchema)
     @blp.response(200, CleaningSchema)
     def patch(self, body: dict[str, Any], cleaning_id: int) -> Any:
-        """Change a cleaning of one's own."""
+        """Change a cleaning of the current user."""
         cleaning = db.get_or_404(Cleaning, cleaning_id)
         if cleaning.owner_id != g.user.id:
-            abort(403, message="Only who posted a cleaning can change it.")
+            abort(403, message="Only the owner can change a cleaning.")
         if changes := body["cleaning_update"]:
             for name, value in changes.items():
                 setattr(cleaning, name, value)
@@ -314,19 +316,19 @@ class Offers(MethodView):
     @blp.arguments(PageQuerySchema, location="query", unknown=RAISE)
     @blp.response(200, OfferSchema(many=True))
     def get(self, query: dict[str, Any], cleaning_id: int) -> Any:
-        """List the offers on a cleaning of one's own, newest first."""
+        """List the offers on a cleaning of the current user, newest first."""
         if db.get_or_404(Cleaning, cleaning_id).owner_id != g.user.id:
-            abort(403, message="Only who posted the cleaning can see all offers on it.")
+            abort(403, message="Only the owner can see all offers on a cleaning.")
         statement = select(Offer).where(Offer.cleaning_id == cleaning_id)
         if "after" in query:
-            (last,) = read_place(query["after"], f"-id {ID}", int)
+            (last,) = decode_cursor(query["after"], f"-id {ID}", int)
             statement = statement.where(Offer.id < last)
         statement = statement.order_by(Offer.id.desc()).limit(query["limit"] + 1)
-        found = db.session.scalars(statement).all()
-        page = found[: query["limit"]]
-        if len(found) == len(page):
+        rows = db.session.scalars(statement).all()
+        page = rows[: query["limit"]]
+        if len(rows) == len(page):
             return page
-        after = write_place(f"-id {page[-1].id}")
+        after = encode_cursor(f"-id {page[-1].id}")
         url = url_for("cleanings.Offers", cleaning_id=cleaning_id, **{**query, "after": after})
         return page, 200, {"Link": f'<{url}>; rel="next"'}
 
@@ -336,7 +338,7 @@ feed = Blueprint("feed", __name__, url_prefix="/api/feed")
 
 @feed.route("/cleanings/")
 class Feed(MethodView):
-    """What happens."""
+    """The feed of events."""
 
     @feed.arguments(PageQuerySchema, location="query", unknown=RAISE)
     @feed.response(200, EventSchema(many=True))
@@ -350,58 +352,58 @@ class Feed(MethodView):
                 part = part.where(updated > created)
             if "after" in query:
                 kinds = (datetime.fromisoformat, int)
-                place = read_place(query["after"], rf"-time ({TIME}) {ID}", *kinds)
-                part = part.where(tuple_(column, Cleaning.id) < tuple_(*place))
+                values = decode_cursor(query["after"], rf"-time ({TIME}) {ID}", *kinds)
+                part = part.where(tuple_(column, Cleaning.id) < tuple_(*values))
             part = part.order_by(column.desc(), Cleaning.id.desc()).limit(query["limit"] + 1)
             parts.append(select(part.subquery()))
         events = union_all(*parts).subquery()
         statement = select(Cleaning, events.c.event_type, events.c.at)
         statement = statement.join(events, events.c.id == Cleaning.id)
         statement = statement.order_by(events.c.at.desc(), events.c.id.desc())
-        found = db.session.execute(statement.limit(query["limit"] + 1)).all()
-        page = found[: query["limit"]]
-        answer = [
+        rows = db.session.execute(statement.limit(query["limit"] + 1)).all()
+        page = rows[: query["limit"]]
+        events_of_page = [
             {**cleaning.__dict__, "event_type": kind, "event_timestamp": at}
             for cleaning, kind, at in page
         ]
-        if len(found) == len(page):
-            return answer
+        if len(rows) == len(page):
+            return events_of_page
         last, _, at = page[-1]
-        after = write_place(f"-time {at.isoformat()} {last.id}")
+        after = encode_cursor(f"-time {at.isoformat()} {last.id}")
         url = url_for("feed.Feed", **{**query, "after": after})
-        return answer, 200, {"Link": f'<{url}>; rel="next"'}
+        return events_of_page, 200, {"Link": f'<{url}>; rel="next"'}
 
 
 ID = "([0-9]{1,10})"
 TIME = r"[0-9-]{10}T[0-9:]{8}(?:\.[0-9]{6})?\+00:00"
 
 
-def write_place(plain: str) -> str:
-    """Give the opaque text of a place."""
+def encode_cursor(plain: str) -> str:
+    """Return the encoded form of a cursor."""
     return base64.urlsafe_b64encode(plain.encode()).decode().rstrip("=")
 
 
-def read_place(cursor: str, pattern: str, *kinds: Callable[[str], Any]) -> list[Any]:
-    """Give the values of a place, or answer 422."""
+def decode_cursor(cursor: str, pattern: str, *kinds: Callable[[str], Any]) -> list[Any]:
+    """Return the values in a cursor, or respond with 422."""
     try:
         plain = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True).decode()
         match = re.fullmatch(pattern, plain)
         texts = match.groups() if match else ()
         return [kind(text) for kind, text in zip(kinds, texts, strict=True)]
     except ValueError:
-        abort(422, message="Not a place in this order.")
+        abort(422, message="Not a valid cursor for this sort order.")
 
 
-def place_of(cleaning: Cleaning, by_price: bool) -> str:
-    """Give the place of a cleaning in the list."""
+def plain_cursor_of(cleaning: Cleaning, by_price: bool) -> str:
+    """Return the cursor of a cleaning in the list, before it is encoded."""
     return f"price {cleaning.price} {cleaning.id}" if by_price else f"-id {cleaning.id}"
 
 
-def read_cursor(cursor: str, by_price: bool) -> list[Any]:
-    """Give the values of a place in the list, or answer 422."""
+def decode_list_cursor(cursor: str, by_price: bool) -> list[Any]:
+    """Return the values in a cursor of the list, or respond with 422."""
     if by_price:
-        return read_place(cursor, rf"price ([0-9]{{1,8}}\.[0-9]{{2}}) {ID}", Decimal, int)
-    return read_place(cursor, f"-id {ID}", int)
+        return decode_cursor(cursor, rf"price ([0-9]{{1,8}}\.[0-9]{{2}}) {ID}", Decimal, int)
+    return decode_cursor(cursor, f"-id {ID}", int)
 
 
 api.register_blueprint(blp)

@@ -50,7 +50,7 @@ def downgrade():
 
 
 def renew_owner(ondelete):
-    """Replace the foreign key; rows that it would refuse are looked for later."""
+    """Replace the foreign key; existing rows are checked later."""
     op.execute(f"ALTER TABLE cleanings DROP CONSTRAINT IF EXISTS {OWNER}")
     op.create_foreign_key(
         OWNER,

@@ -21,7 +21,7 @@ from phresh.web.pages import PageSchema
 
 CENT = Decimal("0.01")
 PRICE_TEXT = "[0-9]{1,8}(\\.[0-9]{1,2})?"
-ANY_PRICE_TEXT = "[0-9]{1,20}(\\.[0-9]{1,20})?"  # of which more is said than that it is no price
+ANY_PRICE_TEXT = "[0-9]{1,20}(\\.[0-9]{1,20})?"  # whose error says more than "invalid"
 
 
 class Price(fields.Field[Decimal]):
@@ -47,7 +47,8 @@ class Price(fields.Field[Decimal]):
         # The range first: to quantize a number like 1e9999999 would fill the memory.
         if not 0 <= price <= PRICE_MAX:
             raise self.make_error("range")
-        if price != (rounded := price.quantize(CENT)):
+        rounded = price.quantize(CENT)
+        if price != rounded or not (number or re.fullmatch(PRICE_TEXT, value)):
             raise self.make_error("decimals")
         return rounded
 

@@ -1,5 +1,6 @@
 """The commands beside those of Flask and its extensions."""
 
+import importlib.util
 import os
 import socket
 import sys
@@ -68,6 +69,8 @@ def serve() -> NoReturn:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def test(arguments: tuple[str, ...]) -> NoReturn:
     """Run pytest with these arguments, like: flask test -k price"""
+    if importlib.util.find_spec("pytest") is None:
+        raise click.ClickException("The test tools are not installed: run make install.")
     os.chdir(ROOT)
     _exec(sys.executable, "-m", "pytest", *arguments)
 

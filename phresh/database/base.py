@@ -7,7 +7,7 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import MetaData
 from sqlalchemy.orm import DeclarativeBase
 
-from phresh.database.session import ViewSession
+from phresh.database.session import ViewSession, scope
 
 
 class Base(DeclarativeBase):
@@ -25,6 +25,8 @@ class Base(DeclarativeBase):
 
 
 db: Any = SQLAlchemy(
-    model_class=Base, disable_autonaming=True, session_options={"class_": ViewSession}
+    model_class=Base,
+    disable_autonaming=True,
+    session_options={"class_": ViewSession, "scopefunc": scope},
 )
 migrate = Migrate()

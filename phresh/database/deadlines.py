@@ -17,7 +17,7 @@ from typing import Any
 
 import gevent
 import psycopg2
-from flask import Flask
+from flask import Flask, Response
 from gevent import monkey
 from gevent.socket import wait_read, wait_write
 from psycopg2 import extensions
@@ -34,8 +34,13 @@ def init_app(app: Flask) -> None:
         _deadline.set(time.monotonic() + seconds)
         install_wait_callback()
 
+    @app.after_request
+    def end_deadline(response: Response) -> Response:
+        _deadline.set(math.inf)
+        return response
+
     @app.teardown_request
-    def end_deadline(_error: BaseException | None) -> None:
+    def end_deadline_of_failed(_error: BaseException | None) -> None:
         _deadline.set(math.inf)
 
 

@@ -1,7 +1,7 @@
 """The embedded PostgreSQL: the database of a checkout that configures none.
 
-The server runs while any process uses it, and no longer. Who uses it holds ``use.lock``,
-shared; a keeper process starts the server, waits until it gets that lock for itself alone, and
+The server runs as long as a process uses it. Each of these processes holds a shared lock on
+``use.lock``; a keeper process starts the server, waits until it has that lock exclusively, and then
 stops the server. The kernel drops the locks of a process however it ends, so no signal handler
 and no clean-up at exit is needed, and a lock survives ``exec`` and ``fork``.
 
@@ -45,7 +45,7 @@ class EmbeddedError(click.ClickException):
 
 
 def is_installed() -> bool:
-    """Tell whether the package that brings the programs is there."""
+    """Return whether the package with the programs is installed."""
     return importlib.util.find_spec(PACKAGE.replace("-", "_")) is not None
 
 
@@ -75,7 +75,7 @@ class Server:
 
     @cached_property
     def moved(self) -> bool:
-        """Whether everything lies under ``/var/lib/phresh``: the user can't reach the checkout."""
+        """Whether everything is under ``/var/lib/phresh``: the user can't reach the checkout."""
         if self.user is None:
             return False
         nearest = self.instance if self.instance.exists() else self.instance.parent
@@ -84,7 +84,7 @@ class Server:
         readable = installed / "share" / "postgres.bki"
         reach = 'test -x "$0" -a -x "$1" -a -r "$2"'
         command: list[str | Path] = ["sh", "-c", reach, *executable, readable]
-        return subprocess.run(command, **_run_as(self.user)).returncode != 0
+        return subprocess.run(command, **run_as(self.user)).returncode != 0
 
     @cached_property
     def folder(self) -> Path:
@@ -93,16 +93,16 @@ class Server:
 
     @cached_property
     def socket_folder(self) -> Path:
-        """Where the socket is: in the folder, or elsewhere when its path is too long for one.
+        """Where the socket is: in the folder, unless its path is too long or has a comma.
 
-        Or has a comma, where libpq would see the next host.
+        At a comma libpq would see the next host.
         """
         path = os.fsencode(self.folder / SOCKET)
         if len(path) <= SOCKET_PATH_LIMIT and b"," not in path:
             return self.folder
         if self.user is not None:
             return self._own(SYSTEM_FOLDER)
-        # Not tempfile.gettempdir(): every process has to find the same.
+        # Not tempfile.gettempdir(): every process must find the same folder.
         return Path(f"/tmp/phresh-{os.geteuid()}-{self._own(Path()).name}")  # noqa: S108
 
     def _own(self, parent: Path) -> Path:
@@ -124,7 +124,9 @@ class Server:
         return URL.create("postgresql+psycopg2", SUPERUSER, database=DATABASE, query=where)
 
     def ensure(self) -> None:
-        """Have the server running, until this process and what it execs or forks have ended.
+        """Start the server if it does not run, and keep it until this process has ended.
+
+        Processes that this one forks or becomes by exec keep it too.
 
         :raises EmbeddedError: when it does not start
         """
@@ -139,7 +141,7 @@ class Server:
                     self._start_keeper()
 
     def claim(self, role: str) -> None:
-        """Be the only one in a role, until this process and what it execs or forks have ended.
+        """Claim a role that one process can have, until this process has ended, as above.
 
         :raises EmbeddedError: when another process has it
         """
@@ -183,12 +185,12 @@ class Server:
                 (os.POSIX_SPAWN_OPEN, 2, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
             ],
         )
-        # Not os.close(), which gevent puts off until the loop runs again: we wait for the end here.
+        # Not os.close(), which gevent delays until the loop runs again: we wait for the end here.
         open(writer, "w").close()  # noqa: PTH123
-        with open(reader) as answers:  # noqa: PTH123
-            answer = answers.read()
-        if answer != "ready":
-            raise EmbeddedError(f"The embedded PostgreSQL did not start: {answer} See {log}.")
+        with open(reader) as pipe:  # noqa: PTH123
+            status = pipe.read()
+        if status != "ready":
+            raise EmbeddedError(f"The embedded PostgreSQL did not start: {status} See {log}.")
 
     def _copy_programs(self) -> None:
         """Copy the programs with the libraries that the package keeps beside itself."""
@@ -215,15 +217,18 @@ def _installed_programs() -> Path:
     return _packages() / PACKAGE.replace("-", "_") / "pginstall"
 
 
-def _run_as(user: str | None) -> dict[str, Any]:
-    """Give the arguments of subprocess that run a program as that user, where it can be."""
+def run_as(user: str | None) -> dict[str, Any]:
+    """Return the arguments of subprocess that run a program as a user.
+
+    :param user: None for the current one
+    """
     if user is None:
         return {"cwd": "/"}
     return {"cwd": "/", "user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
 
 
 def _lock_for_good(path: Path, how: int) -> None:
-    """Hold a lock until this process and what it execs or forks have ended: it is never closed."""
+    """Hold a lock until this process has ended, and those that it forks: it is never closed."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(descriptor, how)
     os.set_inheritable(descriptor, True)
@@ -246,10 +251,10 @@ def _is_locked(path: Path) -> bool:
 
 
 def keep(folder: Path, socket_folder: Path, programs: Path, user: str | None) -> None:
-    """Run the server until nobody holds ``use.lock``; say ``ready``, or what failed, on stdout."""
-    os.setsid()  # the terminal's Ctrl-C is for the users, not for us
+    """Run the server until nobody holds ``use.lock``; print ``ready``, or what failed."""
+    os.setsid()  # the terminal's Ctrl-C is for the users of the server, not for the keeper
     for descriptor in list(Path("/dev/fd").iterdir()):
-        if int(descriptor.name) > 2:  # the locks of who started us
+        if int(descriptor.name) > 2:  # the locks of the process that started us
             with suppress(OSError):
                 os.close(int(descriptor.name))
     with _locked(folder / "keeper.lock"):
@@ -258,7 +263,7 @@ def keep(folder: Path, socket_folder: Path, programs: Path, user: str | None) ->
         except (EmbeddedError, OSError) as error:
             print(error, end="")  # noqa: T201
             return
-        with suppress(BrokenPipeError):  # who started us may be gone
+        with suppress(BrokenPipeError):  # the process that started us may be gone
             print("ready", end="", flush=True)  # noqa: T201
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         threading.Thread(target=_stop_unused, args=(server, folder), daemon=True).start()
@@ -269,7 +274,7 @@ def _stop_unused(server: subprocess.Popen[bytes], folder: Path) -> None:
     with _locked(folder / "use.lock"):
         server.send_signal(signal.SIGINT)  # the fast shutdown
         server.wait()
-        # Both locks at once: who gets this one and sees that one would take us for running.
+        # Release both locks at once: with only one free, another process would think we still run.
         os._exit(0)
 
 
@@ -298,7 +303,7 @@ class _Programs:
             with log.open("rb") as file:
                 file.seek(written)
                 said = file.read().decode(errors="replace")
-            # What a killed server leaves, processes that have not ended yet, is gone soon.
+            # A killed server leaves processes that have not ended yet; they are gone soon.
             left = "lock file" in said or "shared memory block" in said
             if not left or time.monotonic() > deadline:
                 raise EmbeddedError(
@@ -307,7 +312,7 @@ class _Programs:
             time.sleep(0.2)
 
     def _initialise(self) -> None:
-        """Make the data folder with the database in it, whole or not at all."""
+        """Create the data folder with the database in it, completely or not at all."""
         partial = self.data.with_suffix(".part")
         if partial.exists():
             shutil.rmtree(partial)
@@ -337,13 +342,13 @@ class _Programs:
             raise EmbeddedError(f"{program} failed.")
 
     def _options(self) -> dict[str, Any]:
-        """Give how every program is run: as that user, its words in English and in the log."""
+        """Return how every program is run: as the user, with English messages in the log."""
         environment = {**os.environ, "LC_ALL": "C"}
         return {
             "stdout": sys.stderr,
             "stderr": sys.stderr,
             "env": environment,
-            **_run_as(self.user),
+            **run_as(self.user),
         }
 
 

@@ -8,7 +8,7 @@ from flask import Flask
 from sqlalchemy import URL, event
 
 from phresh.config import ConfigError
-from phresh.database import deadlines, embedded
+from phresh.database import deadlines, embedded, session
 from phresh.database.base import db, migrate
 from phresh.database.deadlines import DriverConnection, connect_to_first_host, has_deadline
 from phresh.database.pool import Pool
@@ -50,6 +50,7 @@ def init_app(app: Flask) -> None:
         if server is not None:
             event.listen(db.engine, "do_connect", lambda *_: server.ensure())
         event.listen(db.engine, "do_connect", _limited_connect(app.config))
+        session.init_app(app, db)
 
 
 def _connect() -> Any:

@@ -1,6 +1,6 @@
 """Statements that are made from SQLAlchemy's expressions once, and run with other values each time.
 
-A statement under :func:`query` means what SQLAlchemy says it means, or is refused with a sentence
+A statement under :func:`query` means what SQLAlchemy says it means, or is rejected with a TypeError
 when it is first made.
 """
 
@@ -15,89 +15,24 @@ from sqlalchemy import (
     BindParameter,
     ColumnElement,
     Executable,
-    LargeBinary,
     Text,
-    all_,
-    any_,
-    bindparam,
+    TextClause,
+    UpdateBase,
     cast,
     func,
 )
 from sqlalchemy import literal_column as literal
-from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
-from sqlalchemy.sql import operators
+from sqlalchemy.sql import visitors
+
+from phresh.database.compiler import DIALECT, Converter, Dialect, Parameter, array_text
 
 # For the caller of a query, a value; for the function that makes its statement, a parameter.
 Value = Any
 
-
-_SQLAlchemyCompiler: Any = PGDialect_psycopg2.statement_compiler
-
-
-class _Compiler(_SQLAlchemyCompiler):
-    """SQLAlchemy's compiler, for statements whose values are known only when they are run."""
-
-    compared: set[str]  # the parameters that stand beside = or <>
-
-    def visit_in_op_binary(self, binary: Any, operator: Any, **options: Any) -> str:
-        """Render ``column.in_(values)``, for lists of any length alike."""
-        return self._any_of(binary, operator, any_, operators.eq, options)
-
-    def visit_not_in_op_binary(self, binary: Any, operator: Any, **options: Any) -> str:
-        """Render ``column.not_in(values)``."""
-        return self._any_of(binary, operator, all_, operators.ne, options)
-
-    def _any_of(
-        self, binary: Any, operator: Any, quantifier: Any, comparison: Any, options: Any
-    ) -> str:
-        right = binary.right
-        if not isinstance(right, BindParameter) or not _is_parameter(right.key):
-            opstring = " IN " if operator is operators.in_op else " NOT IN "
-            rendered = self._generate_generic_binary(binary, opstring, **options)
-            return rendered if operator is operators.in_op else f"({rendered})"
-        if binary.left.type._is_tuple_type:
-            raise TypeError(
-                f"in_({right.key[1:]}) of several columns is not possible under @query: compare "
-                "each column, or join with a subquery."
-            )
-        values = bindparam(right.key, type_=ARRAY(binary.left.type))
-        array = cast(values, ARRAY(binary.left.type))
-        return self.process(comparison(binary.left, quantifier(array)), **options)
-
-    def visit_binary(self, binary: Any, *arguments: Any, **options: Any) -> str:
-        """Render an expression, and note parameters that would compare with NULL for None."""
-        if binary.operator in (operators.eq, operators.ne):
-            for side in (binary.left, binary.right):
-                if isinstance(side, BindParameter) and _is_parameter(side.key):
-                    self.__dict__.setdefault("compared", set()).add(side.key)
-        rendered: str = super().visit_binary(binary, *arguments, **options)
-        return rendered
-
-    def returning_clause(self, stmt: Any, returning_cols: Any, **options: Any) -> str:
-        """Render RETURNING; a subquery in it refers to the row that was written.
-
-        In an INSERT, SQLAlchemy would join the whole table to it.
-        """
-        table = {stmt.table}
-        self.stack.append({"correlate_froms": table, "asfrom_froms": table, "selectable": stmt})
-        try:
-            rendered: str = super().returning_clause(stmt, returning_cols, **options)
-        finally:
-            self.stack.pop()
-        return rendered
-
-
-class _Dialect(PGDialect_psycopg2):
-    statement_compiler: Any = _Compiler
-    supports_statement_cache = True
-
-
-def _is_parameter(key: str) -> bool:
-    return key.startswith("_")
-
-
-DIALECT: Any = _Dialect()
-Converter = Callable[[Any], Any]
+NOT_KNOWN = (
+    "{}() tests a value that is passed by keyword, which is not known when the statement is made: "
+    "pass what decides the shape of the statement by position."
+)
 
 
 class Statement:
@@ -109,15 +44,22 @@ class Statement:
     """
 
     def __init__(self, executable: Any) -> None:
-        plain: Any = executable.compile(dialect=_Dialect(paramstyle="format"))
+        plain: Any = executable.compile(dialect=Dialect(paramstyle="format"))
+        if plain.post_compile_params or plain.literal_execute_params:
+            raise TypeError(
+                "A statement under @query can't have expanding or literal_execute parameters: pass "
+                "the values by keyword."
+            )
         self.text, self.names = str(plain), plain.positiontup or []
-        self.is_dml = bool(plain.isinsert or plain.isupdate or plain.isdelete)
-        self.compared: set[str] = plain.__dict__.get("compared", set())
+        self.is_text = isinstance(executable, TextClause)  # it may do anything
+        self.is_dml = any(isinstance(part, UpdateBase) for part in visitors.iterate(executable))
+        self.compared: set[str] = plain.compared
         self.defaults = _python_defaults(plain)
+        values = {name for bind, name in plain.bind_names.items() if isinstance(bind, Parameter)}
         self.constants = {
             key: value
             for key, value in plain.params.items()
-            if not _is_parameter(key) and key not in self.defaults
+            if key not in values and key not in self.defaults
         }
         self.processors = _bind_processors(plain)
         self.types = [column.type for column in plain._result_columns or []]
@@ -125,7 +67,7 @@ class Statement:
         self.is_prepared = not executable.get_execution_options().get("plan_by_values")
         if not self.is_prepared:
             return
-        numbered: Any = executable.compile(dialect=_Dialect(paramstyle="numeric_dollar"))
+        numbered: Any = executable.compile(dialect=Dialect(paramstyle="numeric_dollar"))
         self.prepared_names = numbered.positiontup or []
         self.name = f"phresh_{hashlib.sha256(str(numbered).encode()).hexdigest()[:16]}"
         self.prepare = f"PREPARE {self.name} AS {numbered}"
@@ -181,13 +123,13 @@ def _python_defaults(compiled: Any) -> dict[str, Callable[[], Any]]:
                     f"{column} has a {name} that a statement under @query can't compute: use a "
                     "server_default or pass the value by keyword."
                 )
-            found[column.key] = _value_maker(column, default)
+            found[column.key] = _value_maker(default)
     return found
 
 
-def _value_maker(column: Any, default: Any) -> Callable[[], Any]:
+def _value_maker(default: Any) -> Callable[[], Any]:
     if default.is_callable:
-        context = _NoContext(str(column))
+        context = _NoContext(str(default.column))
         return lambda: default.arg(context)
     return lambda: default.arg
 
@@ -195,15 +137,30 @@ def _value_maker(column: Any, default: Any) -> Callable[[], Any]:
 def _bind_processors(compiled: Any) -> dict[str, Converter]:
     """Return what SQLAlchemy's types make of values before they are sent: enums, JSON, own types.
 
-    Not of binary ones, which psycopg2 sends itself.
+    :raises TypeError: for a value that is used with two types, which would be sent differently
     """
-    found = {}
+    found: dict[str, Converter] = {}
+    kinds: dict[str, Any] = {}
     for parameter, name in compiled.bind_names.items():
-        if not isinstance(parameter.type, LargeBinary):
-            processor = parameter.type._cached_bind_processor(compiled.dialect)
-            if processor is not None:
-                found[name] = processor
+        if parameter.type._isnull:
+            continue
+        process, key = _bind_processor(parameter.type), parameter.type._static_cache_key
+        if name in kinds and kinds[name] != key and (process or name in found):
+            raise TypeError(
+                f"The value {parameter.key.lstrip('_')} is used with two types, which send it "
+                "differently: pass it by two keywords."
+            )
+        kinds[name] = key
+        if process is not None:
+            found[name] = process
     return found
+
+
+def _bind_processor(kind: Any) -> Converter | None:
+    process: Converter | None = kind._cached_bind_processor(DIALECT)
+    if not isinstance(kind._unwrapped_dialect_impl(DIALECT), ARRAY):
+        return process
+    return lambda value: None if value is None else array_text(process(value) if process else value)
 
 
 class Query(NamedTuple):
@@ -248,11 +205,7 @@ def query(make: Callable[..., Executable]) -> Callable[..., Query]:
             return Statement(make(*parts, **values))
         except TypeError as error:
             if "Boolean value of this clause" in str(error):
-                raise TypeError(
-                    f"{make.__name__}() tests a value that is passed by keyword, which is not "
-                    "known when the statement is made: pass what decides the shape of the "
-                    "statement by position."
-                ) from error
+                raise TypeError(NOT_KNOWN.format(make.__name__)) from error
             raise
 
     @wraps(make)
@@ -271,7 +224,7 @@ def query(make: Callable[..., Executable]) -> Callable[..., Query]:
 
 def parameter(name: str) -> BindParameter[Any]:
     """Return the parameter of a statement for the value of that name."""
-    return bindparam(f"_{name}")  # SQLAlchemy keeps the names of columns for itself
+    return Parameter(f"_{name}")  # SQLAlchemy keeps the names of columns for itself
 
 
 def row_json(*columns: Any) -> ColumnElement[str]:

@@ -10,11 +10,9 @@ from typing import Any, ParamSpec, TypeVar
 import psycopg2
 from flask import current_app, has_request_context, request
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
-from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import PoolProxiedConnection
 
-from phresh.database.deadlines import time_left
+from phresh.database.deadlines import has_deadline, time_left
 from phresh.database.pool import Pool, PooledConnection
 from phresh.database.statements import Query
 
@@ -29,9 +27,9 @@ RESET = ("25006", "57P01", "57P02", "57P03", "26000", "0A000")
 READ_ONLY_TRANSACTION = "25006"
 
 READ_ONLY = (
-    "A view for GET can't write: only POST, PUT, PATCH and DELETE are transactions that are "
-    "committed. What must be written all the same, and stays also when the request is rejected, "
-    "goes through fetch_autocommit()."
+    "Only a view for POST, PUT, PATCH or DELETE can write: it is a transaction that is committed. "
+    "A view for GET, and what runs before or after a view, can only read. What must be written all "
+    "the same, and stays also when the request is rejected, goes through fetch_autocommit()."
 )
 NO_QUERY = (
     "fetch() runs what a function under @query returns, not {}. For other statements use "
@@ -53,158 +51,135 @@ class UnitOfWork:
 
     def __init__(self, begin: str | None, *, is_read_only: bool = False) -> None:
         self.is_read_only = is_read_only
+        self.is_ending = False  # being committed
+        self.session: Any = None  # db.session, once the view has used it
+        self.bind: Any = None  # the same unit as SQLAlchemy's connection, for db.session
         self._command = self._begin = f"{begin}; " if begin else ""
         self._pool: Pool = current_app.extensions["pool"]
         self._connection: PooledConnection | None = None
-        self._session: Any = None  # db.session, once the view has used it
-        self._bind: Connection | None = None
 
     def run(self, query: Query) -> list[tuple[Any, ...]]:
         """Run a query and return its rows.
 
         :raises StaleConnectionError: when the connection was lost since it last served
         """
-        if self._session is not None:
-            self._session.flush()
-        connection = self._connection or self._acquire()
+        session = self.session
+        if session is not None:
+            session.flush()
+            if session.in_nested_transaction():
+                session.connection()  # sends its SAVEPOINT, which SQLAlchemy has put off
+        connection = self.acquire()
         try:
             rows = connection.run(query, self._begin)
         except psycopg2.Error as error:
-            self._explain(error, connection)
+            self.explain(error)
             raise
         self._begin = ""
-        if self._session is not None and query.statement.is_dml:
-            self._session.expire_all()
+        if session is not None and (query.statement.is_dml or query.statement.is_text):
+            session.expire_all()
         return rows
 
-    def _acquire(self) -> PooledConnection:
+    def run_alone(self, query: Query) -> list[tuple[Any, ...]]:
+        """Run a query outside of the transaction of a view that only reads, and keep its effects.
+
+        On the same connection: a second one might not be free until this one is returned.
+        """
+        self.end("COMMIT")
+        command, self._command, self._begin = self._command, "", ""
+        try:
+            return self.run(query)
+        finally:
+            self._command = self._begin = command
+
+    def acquire(self) -> PooledConnection:
+        """Return the connection; another one for a closed one with which nothing is lost."""
+        connection = self._connection
+        if connection is not None:
+            if not connection.driver.closed or not (self._begin or self.is_read_only):
+                return connection
+            self._release()
+        self._begin = self._command
         self._connection = self._pool.acquire(time_left())
         return self._connection
 
-    def _explain(self, error: BaseException | None, connection: PooledConnection) -> None:
+    def explain(self, error: BaseException | None) -> None:
         """Raise what an error means where that is more than the error; close a useless connection.
 
         :raises StaleConnectionError: when another connection may work
         :raises RuntimeError: when a view that only reads has tried to write
         """
-        if not isinstance(error, psycopg2.Error):
+        connection = self._connection
+        if connection is None or not isinstance(error, psycopg2.Error):
             return
-        if self.is_read_only and error.pgcode == READ_ONLY_TRANSACTION:
+        if self.is_read_only and self._command and error.pgcode == READ_ONLY_TRANSACTION:
             raise RuntimeError(READ_ONLY) from error
         if error.pgcode in RESET or connection.is_lost(error):
             connection.driver.close()
             if connection.has_served:
                 raise StaleConnectionError(error.pgcode or str(error).strip()) from error
 
-    def join(self, session: Any, engine: Engine) -> Connection:
-        """Return this unit as SQLAlchemy's connection, for ``db.session``."""
-        if self._bind is None:
-            self._session = session
-            self._bind = Connection(engine, connection=_SharedConnection(self))
-            event.listen(self._bind, "handle_error", self._handle_error)
-        return self._bind
-
-    def _handle_error(self, context: Any) -> None:
-        if self._connection is not None:
-            self._explain(context.original_exception, self._connection)
-
     def driver(self) -> Any:
         """Return psycopg2's connection, its transaction begun."""
-        connection = self._connection or self._acquire()
+        connection = self.acquire()
         if self._begin:
-            try:
-                connection.execute(self._begin)
-            except psycopg2.Error as error:
-                self._explain(error, connection)
-                raise
-            self._begin = ""
+            connection = _with_retries(self._begun)
         return connection.driver
+
+    def _begun(self) -> PooledConnection:
+        connection = self.acquire()
+        try:
+            connection.execute(self._begin)
+        except psycopg2.Error as error:
+            self.explain(error)
+            raise
+        self._begin = ""
+        return connection
 
     def end(self, command: str) -> None:
         """End the transaction, where one has begun.
 
         :param command: ``COMMIT`` or ``ROLLBACK``
+        :raises psycopg2.Error: when a COMMIT fails, or the connection was lost before
         """
         connection, self._begin = self._connection, self._command
-        if connection is None or not self._command or connection.driver.closed:
+        if connection is None or not self._command:
             return
-        if connection.driver.get_transaction_status() != TRANSACTION_STATUS_IDLE:
+        if connection.driver.closed:
+            if command == "COMMIT" and not self.is_read_only:
+                raise psycopg2.InterfaceError("The connection was lost before COMMIT.")
+        elif connection.driver.get_transaction_status() != TRANSACTION_STATUS_IDLE:
             connection.end(command)
-
-    def flush(self) -> None:
-        """Send what is pending in ``db.session``, where the view has used it."""
-        if self._session is not None:
-            self._session.flush()
 
     def __enter__(self) -> "UnitOfWork":
         return self
 
     def __exit__(self, kind: Any, *_: object) -> None:
-        if self._connection is None and self._session is None:
+        if self._connection is None and self.session is None:
             return
         try:
-            if kind is None and self._session is not None:
-                self._session.commit_unit()
-            self.end("COMMIT" if kind is None else "ROLLBACK")
+            if kind is None:
+                self.is_ending = True
+                if self.session is not None:
+                    self.session.commit_unit()
+                self.end("COMMIT")
         finally:
+            self.finish()
+
+    def finish(self) -> None:
+        """Roll back what is not committed, and return the connection to the pool."""
+        session, self.session = self.session, None
+        try:
+            if session is not None and session.in_transaction():
+                session.rollback()
+        finally:
+            self.end("ROLLBACK")
             self._release()
 
     def _release(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            session.close()
-        if self._connection is not None:
-            self.end("ROLLBACK")  # what is still open: an error came in the way of its end
-            connection, self._connection = self._connection, None
+        connection, self._connection = self._connection, None
+        if connection is not None:
             connection.has_served = True
             self._pool.release(None if connection.driver.closed else connection)
-
-    def finish(self) -> None:
-        """End the unit of a view that only reads."""
-        if _unit.get() is self:
-            _unit.set(None)
-        self._release()
-
-
-class _SharedConnection(PoolProxiedConnection):
-    """The connection of a unit of work, as SQLAlchemy's session takes one.
-
-    Its session never closes it: the unit of work does.
-    """
-
-    def __init__(self, unit: UnitOfWork) -> None:
-        self._unit = unit
-
-    @property
-    def is_valid(self) -> bool:
-        return True
-
-    @property
-    def is_detached(self) -> bool:
-        return False
-
-    @property
-    def dbapi_connection(self) -> Any:  # type: ignore[override]
-        return self._unit.driver()
-
-    @property
-    def driver_connection(self) -> Any:  # type: ignore[override]
-        return self._unit.driver()
-
-    def cursor(self, *arguments: Any, **options: Any) -> Any:
-        return self._unit.driver().cursor(*arguments, **options)
-
-    def commit(self) -> None:
-        self._unit.end("COMMIT")
-
-    def rollback(self) -> None:
-        self._unit.end("ROLLBACK")
-
-    def close(self) -> None:
-        """Leave it to the unit of work."""
-
-    def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
-        """Leave it to the unit of work."""
 
 
 _unit: ContextVar[UnitOfWork | None] = ContextVar("unit", default=None)
@@ -225,17 +200,35 @@ def current_unit() -> UnitOfWork | None:
 
 def is_in_view() -> bool:
     """Return whether the request that runs is for a view whose transactions are made here."""
-    if not has_request_context():
+    if not has_deadline() or not has_request_context():  # a test client may keep the context
         return False
     view = current_app.view_functions.get(request.endpoint or "")
     return getattr(getattr(view, "view_class", view), "has_unit_of_work", False)
 
 
 def flush_session() -> None:
-    """Send what the view has left pending in ``db.session``."""
+    """Send what the view has left pending in ``db.session``.
+
+    :raises RuntimeError: when that is something, in a view that only reads
+    """
+    unit = _unit.get()
+    if unit is not None and unit.session is not None:
+        unit.session.flush()
+
+
+def has_unit() -> bool:
+    """Return whether there is a unit of work, also of a view that only reads."""
+    return _unit.get() is not None
+
+
+def finish_reading() -> None:
+    """End the unit of a view that only reads, or of what has read before a view that writes."""
     unit = _unit.get()
     if unit is not None:
-        unit.flush()
+        try:
+            unit.finish()
+        finally:
+            _unit.set(None)
 
 
 def fetch(query: Query) -> list[tuple[Any, ...]]:
@@ -246,16 +239,20 @@ def fetch(query: Query) -> list[tuple[Any, ...]]:
     """
     unit = _unit.get()
     try:
-        if unit is not None:
+        if unit is not None and not unit.is_read_only:
             return unit.run(query)
-        is_write = query.statement.is_dml
+        statement = query.statement
     except AttributeError:
         if isinstance(query, Query):
             raise
         raise TypeError(NO_QUERY.format(type(query).__name__)) from None
-    if is_write and is_in_view():
+    if unit is None and (statement.is_dml or statement.is_text):
+        unit = current_unit()  # text may do anything
+    if unit is None:
+        return fetch_autocommit(query)
+    if statement.is_dml:
         raise RuntimeError(READ_ONLY)
-    return fetch_autocommit(query)
+    return _with_retries(unit.run, query)
 
 
 def fetch_autocommit(query: Query) -> list[tuple[Any, ...]]:
@@ -263,6 +260,9 @@ def fetch_autocommit(query: Query) -> list[tuple[Any, ...]]:
 
     What it writes stays, also when the request is rejected.
     """
+    unit = _unit.get()
+    if unit is not None and unit.is_read_only:
+        return _with_retries(unit.run_alone, query)
     return _with_retries(_run_alone, query)
 
 
@@ -280,18 +280,22 @@ def transaction(view: Callable[P, R]) -> Callable[P, R]:
         return view
 
     def once(*args: P.args, **kwargs: P.kwargs) -> R:
-        before = _unit.get()
-        if before is not None:  # of a handler that used db.session before the view
-            before.finish()
-        with UnitOfWork("BEGIN") as unit:
-            token = _unit.set(unit)
-            try:
+        unit = UnitOfWork("BEGIN")
+        token = _unit.set(unit)
+        try:
+            with unit:
                 return view(*args, **kwargs)
-            finally:
-                _unit.reset(token)
+        finally:
+            _unit.reset(token)
 
     @wraps(view)
     def committed(*args: P.args, **kwargs: P.kwargs) -> R:
+        before = _unit.get()
+        if before is not None:
+            if not before.is_read_only:  # a view that calls another
+                return view(*args, **kwargs)
+            flush_session()  # raises for what a handler before the view would write
+            finish_reading()
         return _with_retries(once, *args, **kwargs)
 
     committed.has_unit_of_work = committed.is_transaction = True  # type: ignore[attr-defined]

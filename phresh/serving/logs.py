@@ -13,11 +13,15 @@ from flask import Flask, Request, g, has_app_context, request
 
 access = logging.getLogger("phresh.access")
 
+# What several processes write to one pipe is not mixed up to this number of bytes (POSIX, write();
+# PIPE_BUF on Linux).
+ATOMIC = 4096
+
 WELL_FORMED = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 
 
 def init_app(app: Flask) -> None:
-    """Give every request an id, and every response that id and a log line."""
+    """Add an id to every request, and that id and a log line to every response."""
     app.before_request(_begin)
     app.after_request(_end)
 
@@ -97,7 +101,17 @@ class LoopHandler(logging.StreamHandler[TextIO]):
         except Exception:
             self.handleError(record)
 
-    def flush(self) -> None:  # noqa: D102
+    def flush(self) -> None:
+        """Write what is left, in parts that no other process can write into."""
         lines, self._lines = self._lines, []
-        self.stream.write("".join(lines))
+        part, size = "", 0
+        for line in lines:
+            length = len(line) if line.isascii() else len(line.encode(errors="backslashreplace"))
+            if size and size + length > ATOMIC:
+                self.stream.write(part)
+                super().flush()
+                part, size = "", 0
+            part += line
+            size += length
+        self.stream.write(part)
         super().flush()

@@ -14,6 +14,7 @@ import gevent
 from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
 
+from phresh.config import read_settings
 from phresh.serving.connection import Connection
 
 DRAIN_TIMEOUT = 5  # seconds to accept the connections that the kernel has accepted
@@ -88,7 +89,9 @@ class Worker(GeventWorker):
     def load_wsgi(self) -> None:
         """Load the app, and read from its settings how long a body may be."""
         super().load_wsgi()
-        self.body_max = self.wsgi.config["MAX_CONTENT_LENGTH"]
+        # WSGI middleware around the app has no settings: take those of the environment.
+        settings = getattr(self.wsgi, "config", None) or read_settings()
+        self.body_max = settings["MAX_CONTENT_LENGTH"]
 
     def run(self) -> None:
         """Serve until the end."""

@@ -1,7 +1,7 @@
 """The Flask app, its requests and its responses."""
 
 from collections.abc import Callable
-from inspect import iscoroutinefunction
+from inspect import iscoroutinefunction, unwrap
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -122,12 +122,7 @@ class App(flask.Flask):
 
         :raises TypeError: for a coroutine function
         """
-        if iscoroutinefunction(view_func):
-            raise TypeError(
-                f"{view_func.__name__}() is a coroutine function (async def), which Phresh does "
-                "not run: write a plain function. Waiting in it lets other requests run, since "
-                "each has a thread, green or not."
-            )
+        reject_coroutine(view_func)
         super().add_url_rule(rule, endpoint, view_func, *args, **kw)
 
     def create_url_adapter(self, request: Any) -> Any:
@@ -154,6 +149,19 @@ class App(flask.Flask):
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """Return the function: none is a coroutine function (:meth:`add_url_rule`)."""
         return func
+
+
+def reject_coroutine(view: Any) -> None:
+    """Refuse a coroutine function as a view.
+
+    :raises TypeError: for one, under decorators too
+    """
+    if iscoroutinefunction(unwrap(view)):
+        raise TypeError(
+            f"{view.__name__}() is a coroutine function (async def), which Phresh does not run: "
+            "write a plain function. Waiting in it lets other requests run, since each has a "
+            "thread, green or not."
+        )
 
 
 def init_app(app: flask.Flask) -> None:

@@ -2,24 +2,26 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
-from inspect import iscoroutinefunction
 from typing import Any, NoReturn
 
-import flask
 import flask_smorest
 import marshmallow as ma
 from flask import current_app, request
 from flask.views import MethodView
 from flask_smorest import abort
+from flask_smorest.utils import get_appcontext
 from werkzeug.datastructures import Headers
 from werkzeug.http import quote_etag
+from werkzeug.wrappers import Response as BaseResponse
 
 from phresh.database.transactions import flush_session, read_only, transaction
-from phresh.web.app import Response
+from phresh.web.app import Response, reject_coroutine
 from phresh.web.arguments import Parser
 from phresh.web.conditional import etag_of, is_known
 
+Pairs = list[tuple[str, str]]  # headers
 READING = {"GET", "HEAD", "OPTIONS"}
+WITHOUT_BODY = (204, 205, 304)
 RETURNS = (
     "A view returns JSON text; or a dict, a list, a mapped object or rows that its response schema "
     "can dump; or None with a status that has no body. A status, headers or both may follow in a "
@@ -43,7 +45,7 @@ class Blueprint(flask_smorest.Blueprint):
         :raises TypeError: for a view that can't be served, or does not say how it responds
         """
         if isinstance(view_func, type(MethodView)):
-            for method in view_func.methods or ():
+            for method in options.get("methods") or view_func.methods or ():
                 name = method.lower()
                 setattr(view_func, name, _in_unit(getattr(view_func, name), {method}))
             view_func.has_unit_of_work = True  # type: ignore[attr-defined]
@@ -62,8 +64,9 @@ class Blueprint(flask_smorest.Blueprint):
         instance = schema() if isinstance(schema, type) else schema
         documented = {"required": getattr(instance, "is_required", True), **options}
         document = super().arguments(instance, location=location, **documented)
-        described = ("content_type", "required", "description", "example", "examples")
+        described = ("content_type", "required", "description", "example", "examples", "arg_name")
         parsing = {name: value for name, value in options.items() if name not in described}
+        arg_name = options.get("arg_name")
         parse = self.ARGUMENTS_PARSER.parse
 
         def decorator(view: Callable[..., Any]) -> Any:
@@ -71,7 +74,9 @@ class Blueprint(flask_smorest.Blueprint):
             def with_arguments(*args: Any, **kwargs: Any) -> Any:
                 parsed = parse(instance, location=location, **parsing)
                 if as_kwargs:
-                    return view(*args, **parsed, **kwargs)
+                    return view(*args, **{**kwargs, **parsed})
+                if arg_name is not None:
+                    return view(*args, **kwargs, **{arg_name: parsed})
                 return view(*args, parsed, **kwargs)
 
             return _documented(document, with_arguments)
@@ -87,30 +92,31 @@ class Blueprint(flask_smorest.Blueprint):
         headers or both may follow it in a tuple. A ``flask.Response`` is sent as it is.
         """
         document = super().response(status_code, schema, **options)
-        instance: ma.Schema | None = schema() if isinstance(schema, type) else schema
-        hides = instance is not None and any(f.load_only for f in instance.fields.values())
+        instance = schema() if isinstance(schema, type) else schema
+        hides = isinstance(instance, ma.Schema) and any(
+            field.load_only for field in instance.fields.values()
+        )
 
         def decorator(view: Callable[..., Any]) -> Any:
             @wraps(view)
-            def with_response(*args: Any, **kwargs: Any) -> flask.Response:
+            def with_response(*args: Any, **kwargs: Any) -> Any:
                 environ = request.environ
                 if environ.get("QUERY_STRING") and request.args:
                     _reject_undeclared_query()
                 result = view(*args, **kwargs)
-                flush_session()
-                status: Any = status_code
-                given: Any = {}
-                if type(result) is tuple:  # no row, which is one too
-                    result, status, given = _unpacked(view, result, status_code)
+                flush_session()  # for what the database fills in
+                status: int | None = None
+                headers: Pairs = []
+                if type(result) is tuple:
+                    result, status, headers = _unpacked(view, result)
                 if isinstance(result, str):
                     if hides:
                         _reject_text(view, instance)
-                    text: str | None = result
-                elif isinstance(result, flask.Response):
-                    return result
+                elif isinstance(result, BaseResponse):
+                    return _completed(result, status, headers)
                 else:
-                    text = _dumped(view, instance, result)
-                return _response(text, status, given)
+                    result = _dumped(view, instance, result, status or status_code)
+                return _response(result, status or status_code, headers)
 
             return _documented(document, with_response)
 
@@ -128,6 +134,12 @@ class Blueprint(flask_smorest.Blueprint):
         document = flask_smorest.Blueprint.doc(**options)
         return lambda view: _documented(document, view)
 
+    def _set_etag_in_response(self, response: BaseResponse) -> None:
+        """Set the entity tag of ``@blp.etag``: of what is sent, which ``check_etag`` dumps too."""
+        text = response.get_data()
+        get_appcontext()["result_dump"] = current_app.json.loads(text) if text else None
+        super()._set_etag_in_response(response)
+
     def paginate(self, *_: Any, **__: Any) -> NoReturn:
         """Refuse: pages by number cost more the deeper they are.
 
@@ -144,11 +156,7 @@ def _in_unit(view: Any, methods: set[str]) -> Any:
 
     :raises TypeError: when it is a coroutine function, or has no ``@blp.response``
     """
-    if iscoroutinefunction(view):
-        raise TypeError(
-            f"{view.__name__}() is a coroutine function (async def), which Phresh does not run: "
-            "write a plain function."
-        )
+    reject_coroutine(view)
     if "response" not in getattr(view, "_apidoc", {}):
         raise TypeError(
             f"{view.__name__}() has no @blp.response(status, Schema), which says what it responds."
@@ -165,27 +173,40 @@ def _documented(document: Callable[[Any], Any], view: Any) -> Any:
     return view
 
 
-def _unpacked(view: Any, result: tuple[Any, ...], status: int) -> tuple[Any, Any, Any]:
-    """Return body, status and headers of what a view returned as a tuple."""
-    if len(result) == 3:
-        body, status, headers = result
-    elif len(result) == 2 and isinstance(result[1], dict | list | Headers):
-        (body, headers) = result
-    elif len(result) == 2 and isinstance(result[1], int):
-        (body, status), headers = result, {}
-    else:
-        raise TypeError(f"{view.__name__}() returned a tuple of {len(result)}. {RETURNS}")
-    return body, int(status), headers if isinstance(headers, dict) else Headers(headers)
+def _unpacked(view: Any, result: tuple[Any, ...]) -> tuple[Any, int | None, Pairs]:
+    """Return body, status and headers of what a view returned as a tuple.
+
+    :raises TypeError: for another tuple
+    """
+    match result:
+        case body, dict() | list() | Headers() as headers:
+            return body, None, _pairs(headers)
+        case body, int() as status if status > 1:  # not a bool
+            return body, int(status), []
+        case body, int() as status, dict() | list() | Headers() as headers if status > 1:
+            return body, int(status), _pairs(headers)
+    kinds = ", ".join(type(part).__name__ for part in result)
+    raise TypeError(f"{view.__name__}() returned a tuple of {kinds}. {RETURNS}")
 
 
-def _dumped(view: Any, schema: ma.Schema | None, value: Any) -> str | None:
+def _pairs(headers: Any) -> Pairs:
+    """Return headers in pairs; a dict may have several values for a name."""
+    items = headers.items() if isinstance(headers, dict) else headers
+    return [
+        (name, each)
+        for name, value in items
+        for each in (value if isinstance(value, list | tuple) else (value,))
+    ]
+
+
+def _dumped(view: Any, schema: Any, value: Any, status: int) -> str | None:
     """Return the JSON text of what a view returned.
 
     :raises TypeError: for what the schema can't dump
     """
-    if schema is None:
-        if value is None:
-            return None
+    if value is None and status in WITHOUT_BODY:
+        return None
+    if not isinstance(schema, ma.Schema):
         if not isinstance(value, dict | list):
             _reject(view, value)
         return current_app.json.dumps(value)
@@ -194,10 +215,23 @@ def _dumped(view: Any, schema: ma.Schema | None, value: Any) -> str | None:
             _reject(view, value)
         value = list(value)
     for item in value if schema.many else [value]:
-        names = (field.attribute or name for name, field in schema.dump_fields.items())
-        if not isinstance(item, Mapping) and not any(hasattr(item, name) for name in names):
+        if not isinstance(item, Mapping) and not _has_attributes(item, schema):
             _reject(view, item)
     return current_app.json.dumps(schema.dump(value))
+
+
+def _has_attributes(item: Any, schema: ma.Schema) -> bool:
+    """Return whether an object has any of the attributes that a schema dumps."""
+    # They have methods with names that fields may have, like count. A row is no tuple.
+    if isinstance(item, str | bytes | int | float | list | set) or type(item) is tuple:
+        return False
+    names = [
+        field.attribute or name
+        for name, field in schema.dump_fields.items()
+        if field._CHECK_ATTRIBUTE  # not a Method, Function or Constant
+    ]
+    missing = (schema.get_attribute(item, name, ma.missing) is ma.missing for name in names)
+    return not names or not all(missing)
 
 
 def _reject(view: Any, value: Any) -> NoReturn:
@@ -213,17 +247,35 @@ def _reject_text(view: Any, schema: Any) -> NoReturn:
     )
 
 
-def _response(text: str | None, status: int, given: Any) -> Response:
-    headers = list(given.items())
-    if text is not None:
-        headers.append(("Content-Type", "application/json"))
-        if request.environ["REQUEST_METHOD"] in ("GET", "HEAD"):
-            # The link to the next page belongs to the state: it comes with a new row.
-            tag = etag_of(text, given.get("Link", ""))
-            headers += [("ETag", quote_etag(tag)), ("Cache-Control", "no-cache")]
-            if is_known(tag):
-                return Response(None, 304, headers)
+def _response(text: str | None, status: int, given: Pairs) -> Response:
+    """Return the response; headers that the view has given replace ours."""
+    own = {name.lower(): value for name, value in given}
+    if text is None:
+        return Response(None, status, given)
+    headers = [("Content-Type", "application/json")]
+    if status == 200 and request.environ["REQUEST_METHOD"] in ("GET", "HEAD"):
+        # The link to the next page belongs to the state: it comes with a new row.
+        tag = etag_of(text, own.get("link", ""))
+        headers += [("ETag", quote_etag(tag)), ("Cache-Control", "no-cache")]
+        if is_known(tag):
+            text, status = None, 304
+    if own:
+        headers = [*given, *(pair for pair in headers if pair[0].lower() not in own)]
     return Response(text, status, headers)
+
+
+def _completed(response: BaseResponse, status: int | None, given: Pairs) -> BaseResponse:
+    """Return a response that the view made, as one for GET with an entity tag."""
+    if status is not None:
+        response.status_code = status
+    response.headers.update(Headers(given))
+    is_read = request.method in ("GET", "HEAD") and response.status_code == 200
+    if is_read and response.is_sequence:  # not a stream
+        response.add_etag()
+        response.headers.setdefault("Cache-Control", "no-cache")
+        if is_known(response.get_etag()[0] or ""):
+            response.status_code = 304
+    return response
 
 
 def _reject_undeclared_query() -> None:

@@ -92,7 +92,7 @@ class IdempotencyKeySchema(ma.Schema):
 
 
 def idempotent(view: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a POST view idempotency keys: repeating a request returns its first response.
+    """Let a POST view use idempotency keys: repeating a request returns its first response.
 
     It stands directly above ``@blp.response``. The view's last argument comes from
     ``@blp.arguments(IdempotencyKeySchema, location="headers")``. It responds 422 to a key that came

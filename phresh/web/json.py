@@ -25,6 +25,13 @@ class StrictJSONProvider(DefaultJSONProvider):
             raise TypeError(f"{o} has more digits than a JSON number keeps: send it as a string.")
         return number
 
+    def dumps(self, obj: Any, **options: Any) -> str:
+        """Return JSON text.
+
+        :raises ValueError: for NaN or infinity, which JSON does not have
+        """
+        return super().dumps(obj, allow_nan=False, **options)
+
     def loads(self, s: str | bytes, **_: Any) -> Any:
         """Return what JSON text says.
 

@@ -1,4 +1,4 @@
-"""Accounts over HTTP: register, log in, see, change, delete, log out; each refusal."""
+"""Accounts over HTTP: register, log in, read, change, delete, log out, and each error."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -13,34 +13,34 @@ LOGIN = f"{USERS}login/token/"
 LOGOUT = f"{USERS}logout/"
 ME = f"{USERS}me/"
 LIST = "/api/cleanings/"
-OTHER = "four cats on a roof"
-TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?\+00:00")
+OTHER_PASSWORD = "four cats on a roof"
+TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?\+00:00")
 
 
 @pytest.fixture
-def app_of_users(make_app):
+def app_with_cheap_hashes(make_app):
     return make_app()
 
 
 @pytest.fixture
-def client(app_of_users):
-    return app_of_users.test_client()
+def client(app_with_cheap_hashes):
+    return app_with_cheap_hashes.test_client()
 
 
 @pytest.fixture
-def ask(client):
+def send(client):
     """Send a request with a token."""
 
-    def send(token, method, path, **options):
+    def send_request(token, method, path, **options):
         headers = {"Authorization": f"Bearer {token}"}
         return client.open(path, method=method, headers=headers, **options)
 
-    return send
+    return send_request
 
 
 @pytest.fixture
-def patch(ask):
-    return lambda token, **changes: ask(token, "PATCH", ME, json={"user_update": changes})
+def patch(send):
+    return lambda token, **changes: send(token, "PATCH", ME, json={"user_update": changes})
 
 
 def register(client, **values):
@@ -70,7 +70,7 @@ def errors(response):
 # Register
 
 
-def test_who_registers_gets_the_account_and_a_token(client, ask):
+def test_registration_returns_the_account_and_a_token(client, send):
     response = register(client)
     assert response.status_code == 201
     assert response.content_type == "application/json"
@@ -80,20 +80,20 @@ def test_who_registers_gets_the_account_and_a_token(client, ask):
     token = user.pop("access_token")
     assert list(user) == ["id", "email", "username", "created_at", "updated_at"]
     assert (user["email"], user["username"]) == ("anna@phresh.io", "anna")
-    assert TIME.fullmatch(user["created_at"])
+    assert TIMESTAMP.fullmatch(user["created_at"])
     assert user["updated_at"] == user["created_at"]
     assert list(token) == ["access_token", "token_type", "expires_in"]
     assert (token["token_type"], token["expires_in"]) == ("bearer", 7 * 24 * 3600)
     assert re.fullmatch(r"[\w-]{43}", token["access_token"])
-    assert ask(token["access_token"], "GET", ME).json == user
+    assert send(token["access_token"], "GET", ME).json == user
 
 
-def test_nothing_of_the_password_is_answered(client, ask):
+def test_responses_contain_neither_the_password_nor_its_hash(client, send):
     response = register(client)
     token = response.json["access_token"]["access_token"]
-    for answer in (response, ask(token, "GET", ME)):
-        assert PASSWORD.encode() not in answer.data
-        assert b"argon2" not in answer.data
+    for each in (response, send(token, "GET", ME)):
+        assert PASSWORD.encode() not in each.data
+        assert b"argon2" not in each.data
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_nothing_of_the_password_is_answered(client, ask):
         (f"{'a' * 64}@{'b' * 60}.{'c' * 60}.{'d' * 60}.io", ...),
     ],
 )
-def test_who_registered_logs_in_with_the_email_as_it_was_given(client, email, stored):
+def test_login_works_with_the_email_as_sent_and_as_stored(client, email, stored):
     response = register(client, email=email)
     assert response.status_code == 201, response.data
     assert response.json["email"] == (email if stored is ... else stored)
@@ -128,12 +128,12 @@ def test_who_registered_logs_in_with_the_email_as_it_was_given(client, email, st
         *(None, 1, True, ["anna@phresh.io"], {}, ...),
     ],
 )
-def test_what_is_no_email_is_refused(client, email):
+def test_an_invalid_email_is_rejected(client, email):
     assert set(errors(register(client, email=email))) == {"/new_user/email"}
 
 
 @pytest.mark.parametrize("username", ["abc", "A-b_9", "___", "-0-", "a" * 30])
-def test_a_username_is_taken_as_given(client, username):
+def test_a_valid_username_is_stored_unchanged(client, username):
     response = register(client, username=username)
     assert response.status_code == 201
     assert response.json["username"] == username
@@ -146,29 +146,29 @@ def test_a_username_is_taken_as_given(client, username):
         *("an\0na", "\ud800anna", None, 1, True, ["anna"], ...),
     ],
 )
-def test_what_is_no_username_is_refused(client, username):
+def test_an_invalid_username_is_rejected(client, username):
     assert set(errors(register(client, username=username))) == {"/new_user/username"}
 
 
 @pytest.mark.parametrize("password", [None, 12345678, True, ["a password"], {}, ...])
-def test_what_is_no_password_is_refused(client, password):
+def test_a_password_that_is_missing_or_not_a_string_is_rejected(client, password):
     assert set(errors(register(client, password=password))) == {"/new_user/password"}
 
 
 @pytest.mark.parametrize(
-    "more",
+    "extra",
     [{"id": 1}, {"is_active": True}, {"password_hash": "x"}, {"created_at": "2020-01-01"}],
 )
-def test_nothing_else_can_be_set(client, anna, patch, more):
-    (name,) = more
-    assert errors(register(client, **more)) == {f"/new_user/{name}": "Unknown field."}
-    assert errors(patch(anna.token, **more)) == {f"/user_update/{name}": "Unknown field."}
+def test_unknown_account_fields_are_rejected(client, anna, patch, extra):
+    (name,) = extra
+    assert errors(register(client, **extra)) == {f"/new_user/{name}": "Unknown field."}
+    assert errors(patch(anna.token, **extra)) == {f"/user_update/{name}": "Unknown field."}
 
 
 @pytest.mark.parametrize("body", [{}, [], 1, "null", {"new_user": None}, {"user": {}}, {"x": 1}])
-def test_a_body_without_its_envelope_is_refused(client, anna, ask, body):
+def test_an_account_body_without_its_envelope_is_rejected(client, anna, send, body):
     assert client.post(USERS, json=body).status_code == 422
-    assert ask(anna.token, "PATCH", ME, json=body).status_code == 422
+    assert send(anna.token, "PATCH", ME, json=body).status_code == 422
 
 
 EMAIL_TAKEN = "An account with this email already exists."
@@ -176,7 +176,7 @@ USERNAME_TAKEN = "An account with this username already exists."
 
 
 @pytest.mark.parametrize(
-    ("values", "why"),
+    ("values", "detail"),
     [
         ({"username": "ben"}, EMAIL_TAKEN),
         ({"username": "ben", "email": "ANNA@Phresh.IO"}, EMAIL_TAKEN),
@@ -184,46 +184,48 @@ USERNAME_TAKEN = "An account with this username already exists."
         ({"email": "ben@phresh.io", "username": "ANNA"}, USERNAME_TAKEN),
     ],
 )
-def test_what_is_taken_is_409_that_says_which(client, sql, values, why):
+def test_registering_a_taken_email_or_username_returns_409_and_says_which(
+    client, sql, values, detail
+):
     assert register(client).status_code == 201
     response = register(client, **values)
     assert response.status_code == 409
     assert response.content_type == "application/problem+json"
-    assert response.json["detail"] == why
+    assert response.json["detail"] == detail
     assert "access_token" not in response.json
     assert sql("SELECT count(*) FROM users") == [(1,)]
     assert sql("SELECT count(*) FROM tokens") == [(1,)]
 
 
-def test_an_email_with_other_letters_than_ours_is_taken_in_any_case(client):
+def test_a_non_ascii_email_is_unique_regardless_of_case(client):
     assert register(client, email="ÄNNA@phresh.io").status_code == 201
     response = register(client, email="änna@phresh.io", username="ben")
     assert (response.status_code, response.json["detail"]) == (409, EMAIL_TAKEN)
 
 
 @pytest.mark.parametrize(
-    ("values", "why"),
+    ("values", "detail"),
     [
         (lambda i: {"email": ["anna@phresh.io", "ANNA@PHRESH.IO"][i % 2]}, EMAIL_TAKEN),
         (lambda i: {"username": ["anna", "ANNA"][i % 2]}, USERNAME_TAKEN),
     ],
     ids=["email", "username"],
 )
-def test_20_at_once_make_one_user(app_of_users, sql, values, why):
+def test_20_concurrent_registrations_create_one_account(app_with_cheap_hashes, sql, values, detail):
     def attempt(number):
-        own = {"email": f"user-{number}@phresh.io", "username": f"user-{number}"}
-        return register(app_of_users.test_client(), **{**own, **values(number)})
+        unique = {"email": f"user-{number}@phresh.io", "username": f"user-{number}"}
+        return register(app_with_cheap_hashes.test_client(), **{**unique, **values(number)})
 
     with ThreadPoolExecutor(20) as pool:
         responses = list(pool.map(attempt, range(20)))
     assert sorted(response.status_code for response in responses) == [201] + [409] * 19
-    refused = [response for response in responses if response.status_code == 409]
-    assert {response.json["detail"] for response in refused} == {why}
+    rejected = [response for response in responses if response.status_code == 409]
+    assert {response.json["detail"] for response in rejected} == {detail}
     assert sql("SELECT count(*) FROM users") == [(1,)]
     assert sql("SELECT count(*) FROM tokens") == [(1,)]
 
 
-def test_there_is_no_account_if_its_token_cannot_be_made(client, anna, sql, monkeypatch):
+def test_a_registration_whose_token_fails_creates_no_account(client, anna, sql, monkeypatch):
     monkeypatch.setattr("phresh.accounts.tokens.secrets.token_urlsafe", lambda _: anna.token)
     response = register(client, username="ben", email="ben@phresh.io")
     assert response.status_code >= 400
@@ -234,7 +236,7 @@ def test_there_is_no_account_if_its_token_cannot_be_made(client, anna, sql, monk
 # Log in
 
 
-def test_who_logs_in_gets_a_token(client, anna, ask):
+def test_login_returns_a_token(client, anna, send):
     response = log_in(client)
     assert response.status_code == 200
     assert response.content_type == "application/json"
@@ -242,13 +244,13 @@ def test_who_logs_in_gets_a_token(client, anna, ask):
     body = response.json
     assert list(body) == ["access_token", "token_type", "expires_in"]
     assert (body["token_type"], body["expires_in"]) == ("bearer", 7 * 24 * 3600)
-    assert ask(body["access_token"], "GET", ME).json["username"] == "anna"
+    assert send(body["access_token"], "GET", ME).json["username"] == "anna"
     assert body["access_token"] != token_of(log_in(client))
-    assert ask(anna.token, "GET", ME).status_code == 200
+    assert send(anna.token, "GET", ME).status_code == 200
 
 
 @pytest.mark.parametrize("email", ["ANNA@phresh.example", "anna@PHRESH.Example"])
-def test_one_logs_in_with_the_email_in_any_case(client, anna, email):
+def test_login_ignores_the_case_of_the_email(client, anna, email):
     assert log_in(client, email).status_code == 200
 
 
@@ -266,7 +268,7 @@ def test_one_logs_in_with_the_email_in_any_case(client, anna, email):
         ("' OR true --", PASSWORD),
     ],
 )
-def test_no_other_email_or_password_lets_in(client, anna, email, password):
+def test_login_with_a_wrong_email_or_password_returns_401(client, anna, email, password):
     response = log_in(client, email, password)
     assert response.status_code == 401
     assert response.content_type == "application/problem+json"
@@ -274,17 +276,19 @@ def test_no_other_email_or_password_lets_in(client, anna, email, password):
     assert response.headers["WWW-Authenticate"] == "Bearer"
 
 
-def test_another_s_password_does_not_let_in(client, anna, ben, sql, ask, patch):
-    assert patch(ben.token, password=OTHER, old_password=PASSWORD).status_code == 200
-    assert log_in(client, anna.email, OTHER).status_code == 401
-    assert log_in(client, ben.email, OTHER).status_code == 200
+def test_login_with_the_password_of_another_account_returns_401(
+    client, anna, ben, sql, send, patch
+):
+    assert patch(ben.token, password=OTHER_PASSWORD, old_password=PASSWORD).status_code == 200
+    assert log_in(client, anna.email, OTHER_PASSWORD).status_code == 401
+    assert log_in(client, ben.email, OTHER_PASSWORD).status_code == 200
 
 
 @pytest.mark.parametrize(
-    "more", [{"grant_type": "password"}, {"scope": "", "client_id": "x", "client_secret": "y"}]
+    "extra", [{"grant_type": "password"}, {"scope": "", "client_id": "x", "client_secret": "y"}]
 )
-def test_what_swagger_ui_sends_too_is_taken(client, anna, more):
-    assert log_in(client, **more).status_code == 200
+def test_login_accepts_the_extra_fields_of_swagger_ui(client, anna, extra):
+    assert log_in(client, **extra).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -301,93 +305,95 @@ def test_what_swagger_ui_sends_too_is_taken(client, anna, more):
         ({"username": "a", "password": "b", "grant_type": "client_credentials"}, {"grant_type"}),
     ],
 )
-def test_a_form_with_bad_fields_is_refused(client, anna, sql, form, names):
+def test_a_login_form_with_invalid_fields_is_rejected_and_not_counted(
+    client, anna, sql, form, names
+):
     assert set(errors(client.post(LOGIN, data=form))) == names
     assert sql("SELECT count(*) FROM attempts") == [(0,)]
 
 
-def test_what_is_no_form_is_415(client, anna):
+def test_login_without_a_form_returns_415(client, anna):
     form = {"username": anna.email, "password": PASSWORD}
     assert client.post(LOGIN, json=form).status_code == 415
     assert client.post(LOGIN).status_code == 415
     assert client.post(LOGIN, data=form, content_type="multipart/form-data").status_code == 200
 
 
-def test_credentials_in_the_query_are_refused(client, anna):
+def test_credentials_in_the_query_string_are_rejected(client, anna):
     form = {"username": anna.email, "password": PASSWORD}
     assert client.post(LOGIN, query_string=form, data=form).status_code == 422
 
 
-# Me
+# Read and change the current user
 
 
-def test_one_sees_oneself(client, ask):
+def test_get_me_returns_the_current_user_and_304_for_a_known_etag(client, send):
     registered = register(client).json
     token = registered.pop("access_token")["access_token"]
-    response = ask(token, "GET", ME)
+    response = send(token, "GET", ME)
     assert response.json == registered
     assert response.content_type == "application/json"
-    assert ask(token, "HEAD", ME).status_code == 200
+    assert send(token, "HEAD", ME).status_code == 200
     headers = {"Authorization": f"Bearer {token}", "If-None-Match": response.headers["ETag"]}
     assert client.get(ME, headers=headers).status_code == 304
 
 
-def test_a_username_is_changed_without_the_password_and_ends_no_token(client, anna, ask, patch):
+def test_changing_the_username_without_the_password_ends_no_token(client, anna, send, patch):
     other = token_of(log_in(client))
-    before = ask(anna.token, "GET", ME).json
+    before = send(anna.token, "GET", ME).json
     response = patch(anna.token, username="Anna-2")
     assert response.status_code == 200
     after = response.json
     assert after["updated_at"] > before["updated_at"]
     changed = {"username": "Anna-2", "updated_at": after["updated_at"]}
     assert after == {**before, **changed}
-    assert ask(other, "GET", ME).json == after
+    assert send(other, "GET", ME).json == after
 
 
-def test_an_email_is_changed_with_the_password_and_ends_other_tokens(client, anna, ben, ask, patch):
+def test_changing_the_email_with_the_password_ends_other_tokens(client, anna, ben, send, patch):
     other = token_of(log_in(client))
     response = patch(anna.token, email="Anna@NEW.example", old_password=PASSWORD)
     assert response.status_code == 200
     assert response.json["email"] == "Anna@new.example"
-    assert ask(other, "GET", ME).status_code == 401
-    assert ask(anna.token, "GET", ME).json == response.json
-    assert ask(ben.token, "GET", ME).status_code == 200
+    assert send(other, "GET", ME).status_code == 401
+    assert send(anna.token, "GET", ME).json == response.json
+    assert send(ben.token, "GET", ME).status_code == 200
     assert log_in(client).status_code == 401
     assert log_in(client, "anna@new.example").status_code == 200
 
 
-def test_a_password_is_changed_with_the_old_one_and_ends_other_tokens(
-    client, anna, ben, ask, patch
-):
+def test_changing_the_password_with_the_old_one_ends_other_tokens(client, anna, ben, send, patch):
     other = token_of(log_in(client))
-    response = patch(anna.token, password=OTHER, old_password=PASSWORD)
+    response = patch(anna.token, password=OTHER_PASSWORD, old_password=PASSWORD)
     assert response.status_code == 200
     assert "password" not in response.json
-    assert ask(other, "GET", ME).status_code == 401
-    assert ask(anna.token, "GET", ME).status_code == 200
-    assert ask(ben.token, "GET", ME).status_code == 200
+    assert send(other, "GET", ME).status_code == 401
+    assert send(anna.token, "GET", ME).status_code == 200
+    assert send(ben.token, "GET", ME).status_code == 200
     assert log_in(client).status_code == 401
-    assert log_in(client, password=OTHER).status_code == 200
+    assert log_in(client, password=OTHER_PASSWORD).status_code == 200
 
 
-def test_everything_is_changed_at_once(client, anna, patch):
-    new = {"email": "new@phresh.io", "username": "new", "password": OTHER}
+def test_email_username_and_password_can_be_changed_in_one_request(client, anna, patch):
+    new = {"email": "new@phresh.io", "username": "new", "password": OTHER_PASSWORD}
     assert patch(anna.token, **new, old_password=PASSWORD).status_code == 200
-    response = log_in(client, "new@phresh.io", OTHER)
+    response = log_in(client, "new@phresh.io", OTHER_PASSWORD)
     assert response.status_code == 200
 
 
-@pytest.mark.parametrize("changes", [{"email": "new@phresh.io"}, {"password": OTHER}])
-def test_email_and_password_are_not_changed_without_the_old_one(client, anna, ask, patch, changes):
-    before = ask(anna.token, "GET", ME).json
+@pytest.mark.parametrize("changes", [{"email": "new@phresh.io"}, {"password": OTHER_PASSWORD}])
+def test_changing_email_or_password_without_the_old_password_is_rejected(
+    client, anna, send, patch, changes
+):
+    before = send(anna.token, "GET", ME).json
     other = token_of(log_in(client))
     assert set(errors(patch(anna.token, **changes))) == {"/user_update/old_password"}
     for wrong in ("wrong", "", PASSWORD.upper()):
         response = patch(anna.token, **changes, old_password=wrong)
         assert response.status_code == 403
         assert response.json["detail"] == "The old password is wrong."
-    assert ask(anna.token, "GET", ME).json == before
-    assert ask(other, "GET", ME).status_code == 200
+    assert send(anna.token, "GET", ME).json == before
+    assert send(other, "GET", ME).status_code == 200
     assert log_in(client).status_code == 200
 
 
@@ -401,39 +407,41 @@ def test_email_and_password_are_not_changed_without_the_old_one(client, anna, as
         ({"email": None, "username": None, "password": None}, {"email", "username", "password"}),
     ],
 )
-def test_the_rules_hold_for_changes(anna, patch, changes, names):
-    refused = errors(patch(anna.token, **changes, old_password=PASSWORD))
-    assert set(refused) == {f"/user_update/{name}" for name in names}
+def test_account_changes_are_validated_like_registrations(anna, patch, changes, names):
+    rejected = errors(patch(anna.token, **changes, old_password=PASSWORD))
+    assert set(rejected) == {f"/user_update/{name}" for name in names}
 
 
 @pytest.mark.parametrize(
-    ("changes", "why"),
+    ("changes", "detail"),
     [
         ({"email": "BEN@phresh.example", "old_password": PASSWORD}, EMAIL_TAKEN),
         ({"username": "BEN"}, USERNAME_TAKEN),
     ],
 )
-def test_one_cannot_take_what_another_has(anna, ben, ask, patch, changes, why):
-    before = ask(anna.token, "GET", ME).json
+def test_changing_to_the_email_or_username_of_another_account_returns_409(
+    anna, ben, send, patch, changes, detail
+):
+    before = send(anna.token, "GET", ME).json
     response = patch(anna.token, **changes)
-    assert (response.status_code, response.json["detail"]) == (409, why)
-    assert ask(anna.token, "GET", ME).json == before
+    assert (response.status_code, response.json["detail"]) == (409, detail)
+    assert send(anna.token, "GET", ME).json == before
 
 
-def test_one_may_write_one_s_own_in_another_case(anna, patch):
+def test_changing_only_the_case_of_email_and_username_is_allowed(anna, patch):
     changes = {"email": "ANNA@phresh.example", "username": "ANNA"}
     response = patch(anna.token, **changes, old_password=PASSWORD)
     assert response.status_code == 200
     assert {name: response.json[name] for name in changes} == changes
 
 
-def test_without_changes_nothing_changes(anna, ask, patch):
-    before = ask(anna.token, "GET", ME)
+def test_an_empty_account_update_changes_nothing(anna, send, patch):
+    before = send(anna.token, "GET", ME)
     assert patch(anna.token).data == before.data
-    assert ask(anna.token, "GET", ME).data == before.data
+    assert send(anna.token, "GET", ME).data == before.data
 
 
-def test_a_new_username_is_that_of_the_cleanings_too(client, anna, patch, make_cleaning):
+def test_cleanings_show_the_changed_username_of_their_owner(client, anna, patch, make_cleaning):
     cleaning_id = make_cleaning(owner_id=anna.id)
     patch(anna.token, username="anna-2")
     assert client.get(f"{LIST}{cleaning_id}/").json["owner"] == {"username": "anna-2"}
@@ -444,63 +452,61 @@ def test_a_new_username_is_that_of_the_cleanings_too(client, anna, patch, make_c
 # Delete, log out
 
 
-def test_who_deletes_their_account_takes_their_cleanings_and_tokens(
-    client, anna, ben, ask, make_cleaning, sql
+def test_deleting_an_account_deletes_its_cleanings_and_tokens(
+    client, anna, ben, send, make_cleaning, sql
 ):
     other = token_of(log_in(client))
     make_cleaning(owner_id=anna.id)
     kept = [make_cleaning(owner_id=owner) for owner in (ben.id, None)]
-    response = ask(anna.token, "DELETE", ME)
+    response = send(anna.token, "DELETE", ME)
     assert (response.status_code, response.data) == (204, b"")
     assert {job["id"] for job in client.get(LIST).json} == set(kept)
     assert client.get(f"{LIST}?owner=anna").json == []
     for token in (anna.token, other):
-        assert ask(token, "GET", ME).status_code == 401
+        assert send(token, "GET", ME).status_code == 401
     assert log_in(client).status_code == 401
-    assert ask(ben.token, "GET", ME).status_code == 200
+    assert send(ben.token, "GET", ME).status_code == 200
     assert sql("SELECT user_id FROM tokens") == [(ben.id,)]
 
 
-def test_the_names_of_a_deleted_account_are_free_and_the_new_one_has_nothing_of_it(
-    client, anna, ask
-):
+def test_registering_the_names_of_a_deleted_account_creates_an_empty_account(client, anna, send):
     job = {"new_cleaning": {"name": "Job", "price": 20}}
     headers = {"Authorization": f"Bearer {anna.token}", "Idempotency-Key": "one"}
     client.post(LIST, json=job, headers=headers)
-    ask(anna.token, "DELETE", ME)
+    send(anna.token, "DELETE", ME)
     response = register(client, email=anna.email, username="anna")
     assert response.status_code == 201
     assert client.get(f"{LIST}?owner=anna").json == []
-    assert ask(anna.token, "GET", ME).status_code == 401
+    assert send(anna.token, "GET", ME).status_code == 401
 
 
-def test_who_logs_out_ends_this_token_and_no_other(client, anna, ben, ask):
+def test_logout_ends_only_the_token_of_the_request(client, anna, ben, send):
     other = token_of(log_in(client))
-    response = ask(anna.token, "POST", LOGOUT)
+    response = send(anna.token, "POST", LOGOUT)
     assert (response.status_code, response.data) == (204, b"")
-    assert ask(anna.token, "GET", ME).status_code == 401
-    assert ask(anna.token, "POST", LOGOUT).status_code == 401
-    assert ask(other, "GET", ME).status_code == 200
-    assert ask(ben.token, "GET", ME).status_code == 200
+    assert send(anna.token, "GET", ME).status_code == 401
+    assert send(anna.token, "POST", LOGOUT).status_code == 401
+    assert send(other, "GET", ME).status_code == 200
+    assert send(ben.token, "GET", ME).status_code == 200
 
 
-# An account that is deleted while it is used
+# Accounts that are deleted during a request
 
 
 @pytest.fixture
-def deleted_meanwhile(monkeypatch, sql):
-    """Every account is deleted as soon as it was found."""
+def accounts_deleted_after_lookup(monkeypatch, sql):
+    """Delete every account right after a request looked it up, as a concurrent request would."""
 
-    def found(query):
+    def fetch_then_delete(query):
         rows = fetch_autocommit(query)
         sql("DELETE FROM users")
         return rows
 
-    monkeypatch.setattr("phresh.accounts.tokens.fetch_autocommit", found)
+    for module in ("tokens", "services"):
+        monkeypatch.setattr(f"phresh.accounts.{module}.fetch_autocommit", fetch_then_delete)
 
 
-NEW = {"new_cleaning": {"name": "Job", "price": 20}}
-CHANGE = {"cleaning_update": {"name": "Other"}}
+CLEANING = {"new_cleaning": {"name": "Job", "price": 20}}
 
 
 @pytest.mark.parametrize(
@@ -509,28 +515,37 @@ CHANGE = {"cleaning_update": {"name": "Other"}}
         ("GET", ME, None, {401}),
         ("PATCH", ME, {"user_update": {}}, {401}),
         ("PATCH", ME, {"user_update": {"username": "new"}}, {401}),
-        ("PATCH", ME, {"user_update": {"password": OTHER, "old_password": PASSWORD}}, {401}),
+        (
+            "PATCH",
+            ME,
+            {"user_update": {"password": OTHER_PASSWORD, "old_password": PASSWORD}},
+            {401},
+        ),
         ("DELETE", ME, None, {204, 401}),
         ("POST", LOGOUT, None, {204, 401}),
-        ("POST", LIST, NEW, {401}),
+        ("POST", LIST, CLEANING, {401}),
     ],
 )
-def test_an_account_deleted_meanwhile_is_out(
-    anna, ask, sql, deleted_meanwhile, method, path, body, statuses
+def test_a_request_of_a_concurrently_deleted_account_has_no_effect(
+    anna, send, sql, accounts_deleted_after_lookup, method, path, body, statuses
 ):
-    response = ask(anna.token, method, path, **({} if body is None else {"json": body}))
+    response = send(anna.token, method, path, **({} if body is None else {"json": body}))
     assert response.status_code in statuses
     assert sql("SELECT count(*) FROM cleanings") == [(0,)]
 
 
-def test_an_account_deleted_while_it_is_changed_is_out(anna, patch, sql, monkeypatch):
+def test_changing_an_account_that_is_deleted_during_hashing_returns_401(
+    anna, patch, sql, monkeypatch
+):
     monkeypatch.setattr(
         "phresh.accounts.passwords.Passwords.hash", lambda *_: sql("DELETE FROM users") or "hash"
     )
-    assert patch(anna.token, password=OTHER, old_password=PASSWORD).status_code == 401
+    assert patch(anna.token, password=OTHER_PASSWORD, old_password=PASSWORD).status_code == 401
 
 
-def test_nobody_logs_in_to_an_account_deleted_meanwhile(client, anna, sql, deleted_meanwhile):
+def test_login_to_a_concurrently_deleted_account_returns_401_and_creates_no_token(
+    client, anna, sql, accounts_deleted_after_lookup
+):
     response = log_in(client)
     assert response.status_code == 401
     assert sql("SELECT count(*) FROM tokens") == [(0,)]

@@ -1,4 +1,4 @@
-"""Limits on guessing: reached and not reached, sliding, shared by all workers."""
+"""Rate limits on logins and registrations: what counts, sliding windows, several workers."""
 
 import http.client
 import os
@@ -29,7 +29,7 @@ LIMITS = {
 
 @pytest.fixture
 def make_client(make_app, app):
-    """Make clients of an app with few tries."""
+    """Return a function that makes clients of an app with low limits."""
     return lambda **values: make_app(**{**LIMITS, **values}).test_client()
 
 
@@ -44,7 +44,7 @@ def log_in(client, email=ANNA, password=WRONG, address="127.0.0.1", **headers):
     return client.post(LOGIN, data=form, environ_base=environ, headers=headers)
 
 
-def fail(client, times, email=ANNA, **options):
+def fail_to_log_in(client, times, email=ANNA, **options):
     for _ in range(times):
         assert log_in(client, email, **options).status_code == 401
 
@@ -55,18 +55,19 @@ def register(client, username, address="127.0.0.1", **values):
     return client.post(USERS, json={"new_user": new}, environ_base=environ)
 
 
-def change(someone, old_password, client):
+def change_email(someone, old_password, client):
     headers = {"Authorization": f"Bearer {someone.token}"}
     body = {"user_update": {"email": "new@phresh.io", "old_password": old_password}}
     return client.patch(ME, json=body, headers=headers)
 
 
-def age(sql, seconds):
-    """Let so many seconds pass for the tries so far."""
+def age_attempts(sql, seconds):
+    """Make the attempts so far so many seconds older."""
     sql("UPDATE attempts SET at = at - :seconds * interval '1 second'", seconds=seconds)
 
 
-def waits(response):
+def expect_429(response):
+    """Check that a response is a 429; return the seconds of its Retry-After."""
     assert response.status_code == 429, response.data
     assert response.content_type == "application/problem+json"
     seconds = response.headers["Retry-After"]
@@ -76,14 +77,14 @@ def waits(response):
 
 
 def about(seconds):
-    """So many seconds, less those that the test itself took."""
+    """Return the range of these seconds, less those that the test itself may have taken."""
     return range(seconds - 60, seconds + 1)
 
 
 # Each limit
 
 
-def test_the_limits_are_these_unless_set():
+def test_the_rate_limits_have_the_expected_defaults():
     settings = read_settings({})
     assert settings["RATELIMIT_ENABLED"] is True
     assert settings["LOGIN_FAILURES_PER_ACCOUNT"] == 10
@@ -93,143 +94,145 @@ def test_the_limits_are_these_unless_set():
     assert settings["REGISTRATION_WINDOW"] == 60 * 60
 
 
-def test_10_failed_logins_to_an_account_are_enough(make_app, anna):
+def test_a_login_after_10_failures_for_an_account_returns_429(make_app, anna):
     client = make_app().test_client()
-    fail(client, 10)
-    assert waits(log_in(client)) in about(15 * 60)
+    fail_to_log_in(client, 10)
+    assert expect_429(log_in(client)) in about(15 * 60)
 
 
-def test_50_failed_logins_from_an_address_are_enough(make_app, app):
+def test_a_login_after_50_failures_from_an_address_returns_429(make_app, app):
     client = make_app().test_client()
     for number in range(50):
-        fail(client, 1, f"user-{number}@phresh.example")
-    assert waits(log_in(client, "other@phresh.example")) in about(15 * 60)
+        fail_to_log_in(client, 1, f"user-{number}@phresh.example")
+    assert expect_429(log_in(client, "other@phresh.example")) in about(15 * 60)
 
 
-def test_20_registrations_from_an_address_are_enough(make_app, app):
+def test_a_registration_after_20_from_an_address_returns_429(make_app, app):
     client = make_app().test_client()
     for number in range(20):
         assert register(client, f"user-{number}").status_code == 201
-    assert waits(register(client, "other")) in about(60 * 60)
+    assert expect_429(register(client, "other")) in about(60 * 60)
 
 
-def test_before_the_limit_the_right_password_lets_in(client, anna):
-    fail(client, 2)
+def test_below_the_limit_the_right_password_logs_in(client, anna):
+    fail_to_log_in(client, 2)
     assert log_in(client, password=PASSWORD).status_code == 200
-    fail(client, 1)
+    fail_to_log_in(client, 1)
 
 
-def test_past_the_limit_not_even_the_right_password_lets_in(client, anna, monkeypatch):
-    fail(client, 3)
+def test_at_the_limit_the_right_password_returns_429_and_is_not_verified(client, anna, monkeypatch):
+    fail_to_log_in(client, 3)
     monkeypatch.delattr("phresh.accounts.passwords.Passwords.verify")
-    assert waits(log_in(client, password=PASSWORD)) in about(900)
+    assert expect_429(log_in(client, password=PASSWORD)) in about(900)
 
 
-def test_the_limit_of_an_account_holds_from_everywhere_and_for_no_other(client, anna, ben):
+def test_the_account_limit_applies_across_addresses_and_to_no_other_account(client, anna, ben):
     for address in ("192.0.2.1", "192.0.2.2", "2001:db8::1"):
-        fail(client, 1, address=address)
-    waits(log_in(client, address="192.0.2.3"))
+        fail_to_log_in(client, 1, address=address)
+    expect_429(log_in(client, address="192.0.2.3"))
     assert log_in(client, ben.email, PASSWORD).status_code == 200
 
 
-def test_the_limit_of_an_address_holds_for_every_account_and_from_no_other(client, anna, ben):
+def test_the_address_limit_applies_across_accounts_and_to_no_other_address(client, anna, ben):
     for number in range(5):
-        fail(client, 1, f"user-{number}@phresh.example")
-    waits(log_in(client, ben.email, PASSWORD))
-    waits(log_in(client, "other@phresh.example"))
+        fail_to_log_in(client, 1, f"user-{number}@phresh.example")
+    expect_429(log_in(client, ben.email, PASSWORD))
+    expect_429(log_in(client, "other@phresh.example"))
     assert log_in(client, ben.email, PASSWORD, address="127.0.0.2").status_code == 200
 
 
-def test_the_limit_on_registrations_holds_from_no_other_address(client, app, sql):
+def test_the_registration_limit_applies_to_no_other_address(client, app, sql):
     for username in ("carl", "dora"):
         assert register(client, username).status_code == 201
-    waits(register(client, "emil"))
+    expect_429(register(client, "emil"))
     assert register(client, "emil", address="127.0.0.2").status_code == 201
     assert sql("SELECT count(*) FROM users") == [(3,)]
 
 
-def test_the_limits_on_logins_and_registrations_are_apart(client, anna):
-    fail(client, 3)
-    fail(client, 2, "other@phresh.example")
+def test_logins_and_registrations_are_counted_separately(client, anna):
+    fail_to_log_in(client, 3)
+    fail_to_log_in(client, 2, "other@phresh.example")
     assert register(client, "carl").status_code == 201
     assert register(client, "dora").status_code == 201
-    waits(register(client, "emil"))
+    expect_429(register(client, "emil"))
 
 
 # What counts
 
 
-def test_success_is_not_counted_and_forgives_nothing(client, anna, sql):
+def test_a_successful_login_is_not_counted_and_resets_nothing(client, anna, sql):
     for _ in range(6):
         assert log_in(client, password=PASSWORD).status_code == 200
     assert sql("SELECT count(*) FROM attempts") == [(0,)]
-    fail(client, 2)
+    fail_to_log_in(client, 2)
     assert log_in(client, password=PASSWORD).status_code == 200
-    fail(client, 1)
-    waits(log_in(client, password=PASSWORD))
+    fail_to_log_in(client, 1)
+    expect_429(log_in(client, password=PASSWORD))
 
 
-def test_what_is_refused_for_the_limit_is_not_counted(client, anna, sql):
-    fail(client, 3)
+def test_a_rate_limited_login_is_not_counted(client, anna, sql):
+    fail_to_log_in(client, 3)
     before = sql("SELECT count(*) FROM attempts")
     for _ in range(3):
-        waits(log_in(client))
+        expect_429(log_in(client))
     assert sql("SELECT count(*) FROM attempts") == before
 
 
-def test_a_registration_counts_if_the_name_was_taken_but_not_if_it_was_invalid(client, anna):
+def test_a_registration_with_a_taken_name_counts_and_an_invalid_one_does_not(client, anna):
     for _ in range(3):
         assert register(client, "carl", password="short").status_code == 422
     assert register(client, "anna").status_code == 409
     assert register(client, "carl", email=ANNA.upper()).status_code == 409
-    waits(register(client, "carl"))
+    expect_429(register(client, "carl"))
 
 
 @pytest.mark.parametrize("email", [ANNA, "nobody@phresh.example"])
 @pytest.mark.parametrize(
-    "written",
+    "case_changes",
     [
         [str.lower] * 4,
         [str.lower, str.upper, str.title, str.swapcase],
         [str.upper, str.lower, str.upper, str.lower],
     ],
 )
-def test_the_limit_does_not_tell_who_has_an_account(client, anna, email, written):
-    answers = [log_in(client, change(email)) for change in written]
-    assert [answer.status_code for answer in answers] == [401, 401, 401, 429]
-    assert waits(answers[-1]) in about(900)
+def test_the_account_limit_is_the_same_for_known_and_unknown_emails(
+    client, anna, email, case_changes
+):
+    responses = [log_in(client, change_case(email)) for change_case in case_changes]
+    assert [response.status_code for response in responses] == [401, 401, 401, 429]
+    assert expect_429(responses[-1]) in about(900)
 
 
-def test_unknown_emails_are_counted_each_by_itself(client, anna):
-    fail(client, 3, "nobody@phresh.example")
-    waits(log_in(client, "nobody@phresh.example"))
-    fail(client, 1, "other@phresh.example")
+def test_unknown_emails_are_counted_separately(client, anna):
+    fail_to_log_in(client, 3, "nobody@phresh.example")
+    expect_429(log_in(client, "nobody@phresh.example"))
+    fail_to_log_in(client, 1, "other@phresh.example")
     assert log_in(client, password=PASSWORD).status_code == 200
 
 
-def test_an_email_is_in_no_key(client, anna, sql):
-    fail(client, 1, "nobody@phresh.example")
-    fail(client, 1)
+def test_the_keys_of_attempts_contain_no_email(client, anna, sql):
+    fail_to_log_in(client, 1, "nobody@phresh.example")
+    fail_to_log_in(client, 1)
     keys = {key for (key,) in sql("SELECT key FROM attempts")}
     assert len(keys) == 3
     assert not any("@" in key or "nobody" in key for key in keys)
 
 
-def test_a_disabled_account_is_counted_with_the_right_password_too(client, anna, sql):
+def test_logins_to_a_disabled_account_count_even_with_the_right_password(client, anna, sql):
     sql("UPDATE users SET is_active = false")
-    fail(client, 3, password=PASSWORD)
-    waits(log_in(client, password=PASSWORD))
+    fail_to_log_in(client, 3, password=PASSWORD)
+    expect_429(log_in(client, password=PASSWORD))
 
 
-def test_wrong_old_passwords_count_as_failed_logins_do(client, anna, ben):
-    assert change(anna, WRONG, client).status_code == 403
-    fail(client, 2)
-    waits(change(anna, PASSWORD, client))
-    waits(log_in(client, password=PASSWORD))
-    assert change(ben, PASSWORD, client).status_code == 200
+def test_wrong_old_passwords_count_as_failed_logins(client, anna, ben):
+    assert change_email(anna, WRONG, client).status_code == 403
+    fail_to_log_in(client, 2)
+    expect_429(change_email(anna, PASSWORD, client))
+    expect_429(log_in(client, password=PASSWORD))
+    assert change_email(ben, PASSWORD, client).status_code == 200
 
 
-# Where it comes from
+# The address of the client
 
 
 @pytest.mark.parametrize(
@@ -246,44 +249,46 @@ def test_wrong_old_passwords_count_as_failed_logins_do(client, anna, ben):
         ("", "", True),
     ],
 )
-def test_an_address_is_one_of_ipv4_or_64_bits_of_ipv6(client, app, first, second, same):
+def test_limits_apply_per_ipv4_address_or_64_bit_ipv6_prefix(client, app, first, second, same):
     for username in ("carl", "dora"):
         assert register(client, username, address=first).status_code == 201
-    waits(register(client, "emil", address=first))
+    expect_429(register(client, "emil", address=first))
     expected = 429 if same else 201
     assert register(client, "emil", address=second).status_code == expected
 
 
 @pytest.mark.parametrize(
-    ("proxies", "same"),
+    ("proxies", "forwarded"),
     [
         (0, ("192.0.2.1", "192.0.2.2")),
         (1, ("192.0.2.1, 192.0.2.9", "192.0.2.2, 192.0.2.9")),
         (2, ("192.0.2.1, 192.0.2.9, 192.0.2.7", "192.0.2.2, 192.0.2.9, 192.0.2.8")),
     ],
 )
-def test_what_no_trusted_proxy_wrote_is_not_believed(make_client, app, proxies, same):
+def test_forwarded_addresses_not_written_by_a_trusted_proxy_are_ignored(
+    make_client, app, proxies, forwarded
+):
     client = make_client(TRUSTED_PROXIES=proxies)
     for number in range(5):
         email = f"user-{number}@phresh.example"
-        fail(client, 1, email, **{"X-Forwarded-For": same[number % 2]})
-    for forwarded in same:
-        waits(log_in(client, "other@phresh.example", **{"X-Forwarded-For": forwarded}))
+        fail_to_log_in(client, 1, email, **{"X-Forwarded-For": forwarded[number % 2]})
+    for value in forwarded:
+        expect_429(log_in(client, "other@phresh.example", **{"X-Forwarded-For": value}))
 
 
 @pytest.mark.parametrize("proxies", [1, 2])
-def test_clients_behind_trusted_proxies_are_apart(make_client, app, proxies):
+def test_clients_behind_trusted_proxies_are_counted_separately(make_client, app, proxies):
     client = make_client(TRUSTED_PROXIES=proxies)
     rest = ", 192.0.2.9" * (proxies - 1)
     for number in range(5):
         headers = {"X-Forwarded-For": "192.0.2.1" + rest}
-        fail(client, 1, f"user-{number}@phresh.example", **headers)
-    waits(log_in(client, **headers))
-    fail(client, 1, **{"X-Forwarded-For": "192.0.2.2" + rest})
+        fail_to_log_in(client, 1, f"user-{number}@phresh.example", **headers)
+    expect_429(log_in(client, **headers))
+    fail_to_log_in(client, 1, **{"X-Forwarded-For": "192.0.2.2" + rest})
 
 
 @pytest.mark.parametrize(
-    ("one", "same", "other"),
+    ("first", "same", "other"),
     [
         ("192.0.2.1:1234", "192.0.2.1:99", "192.0.2.2:1234"),
         ("192.0.2.1:1234", "192.0.2.1", "192.0.2.2"),
@@ -291,133 +296,133 @@ def test_clients_behind_trusted_proxies_are_apart(make_client, app, proxies):
         ("[2001:db8::1]", "2001:db8::1", "[2001:db8:0:1::1]"),
     ],
 )
-def test_the_port_that_a_proxy_writes_is_no_part_of_the_address(make_client, app, one, same, other):
+def test_the_port_in_a_forwarded_address_is_ignored(make_client, app, first, same, other):
     client = make_client(TRUSTED_PROXIES=1)
     for number in range(5):
-        fail(client, 1, f"user-{number}@phresh.example", **{"X-Forwarded-For": one})
-    waits(log_in(client, **{"X-Forwarded-For": same}))
-    fail(client, 1, **{"X-Forwarded-For": other})
+        fail_to_log_in(client, 1, f"user-{number}@phresh.example", **{"X-Forwarded-For": first})
+    expect_429(log_in(client, **{"X-Forwarded-For": same}))
+    fail_to_log_in(client, 1, **{"X-Forwarded-For": other})
 
 
-# When it may be tried again
+# Retry-After and sliding windows
 
 
-def test_it_can_be_tried_again_after_the_seconds_that_were_told(client, anna, sql):
-    fail(client, 3)
-    seconds = waits(log_in(client))
-    age(sql, seconds - 60)
-    assert waits(log_in(client, password=PASSWORD)) in about(60)
-    age(sql, 60)
+def test_login_works_again_after_the_seconds_of_retry_after(client, anna, sql):
+    fail_to_log_in(client, 3)
+    seconds = expect_429(log_in(client))
+    age_attempts(sql, seconds - 60)
+    assert expect_429(log_in(client, password=PASSWORD)) in about(60)
+    age_attempts(sql, 60)
     assert log_in(client, password=PASSWORD).status_code == 200
 
 
 @pytest.mark.parametrize(("ages", "left"), [((500, 300, 100), 400), ((840, 800, 700), 60)])
-def test_the_window_slides(client, anna, sql, ages, left):
+def test_the_login_window_slides(client, anna, sql, ages, left):
     for before, after in zip(ages, (*ages[1:], 0), strict=True):
-        fail(client, 1)
-        age(sql, before - after)
-    assert waits(log_in(client)) in about(left)
-    age(sql, left)
-    fail(client, 1)
-    assert waits(log_in(client)) in about(900 - ages[1] - left)
+        fail_to_log_in(client, 1)
+        age_attempts(sql, before - after)
+    assert expect_429(log_in(client)) in about(left)
+    age_attempts(sql, left)
+    fail_to_log_in(client, 1)
+    assert expect_429(log_in(client)) in about(900 - ages[1] - left)
 
 
-def test_of_several_tries_too_many_the_wait_is_for_all(make_client, anna, sql):
-    fail(make_client(), 3)
-    age(sql, 300)
-    fail(make_client(LOGIN_FAILURES_PER_ACCOUNT=5), 2)
-    assert waits(log_in(make_client(LOGIN_FAILURES_PER_ACCOUNT=2))) in about(900)
-    assert waits(log_in(make_client(LOGIN_FAILURES_PER_ACCOUNT=4))) in about(600)
+def test_retry_after_lasts_until_the_attempts_are_below_the_limit(make_client, anna, sql):
+    fail_to_log_in(make_client(), 3)
+    age_attempts(sql, 300)
+    fail_to_log_in(make_client(LOGIN_FAILURES_PER_ACCOUNT=5), 2)
+    assert expect_429(log_in(make_client(LOGIN_FAILURES_PER_ACCOUNT=2))) in about(900)
+    assert expect_429(log_in(make_client(LOGIN_FAILURES_PER_ACCOUNT=4))) in about(600)
 
 
-def test_of_several_limits_the_longest_wait_is_told(client, anna, sql):
-    fail(client, 2)
-    age(sql, 300)
-    fail(client, 1, "a@phresh.example")
-    fail(client, 1, "b@phresh.example")
-    age(sql, 300)
-    fail(client, 1, address="127.0.0.2")
-    fail(client, 1, "c@phresh.example")
-    assert waits(log_in(client, "d@phresh.example")) in about(300)
-    assert waits(log_in(client, address="127.0.0.3")) in about(300)
-    age(sql, 301)
+def test_retry_after_is_the_longest_wait_of_several_limits(client, anna, sql):
+    fail_to_log_in(client, 2)
+    age_attempts(sql, 300)
+    fail_to_log_in(client, 1, "a@phresh.example")
+    fail_to_log_in(client, 1, "b@phresh.example")
+    age_attempts(sql, 300)
+    fail_to_log_in(client, 1, address="127.0.0.2")
+    fail_to_log_in(client, 1, "c@phresh.example")
+    assert expect_429(log_in(client, "d@phresh.example")) in about(300)
+    assert expect_429(log_in(client, address="127.0.0.3")) in about(300)
+    age_attempts(sql, 301)
     assert log_in(client).status_code == 401
 
 
 @pytest.mark.parametrize("seconds", [1, 60, 3600])
-def test_the_windows_are_settings(make_client, anna, sql, seconds):
+def test_the_windows_follow_their_settings(make_client, anna, sql, seconds):
     client = make_client(LOGIN_WINDOW=seconds, REGISTRATION_WINDOW=seconds)
     sql(
         "INSERT INTO attempts (key, at) SELECT key, now() + interval '1 minute' FROM"
         " generate_series(1, 3), (VALUES ('registration from 127.0.0.1'), (:key)) AS k (key)",
         key=f"login to user {anna.id}",
     )
-    assert waits(log_in(client)) in about(seconds + 60)
-    assert waits(register(client, "carl")) in about(seconds + 60)
-    age(sql, seconds + 60)
-    fail(client, 1)
+    assert expect_429(log_in(client)) in about(seconds + 60)
+    assert expect_429(register(client, "carl")) in about(seconds + 60)
+    age_attempts(sql, seconds + 60)
+    fail_to_log_in(client, 1)
     assert register(client, "carl").status_code == 201
 
 
-# All at once, and turned off
+# Concurrent requests; disabled limits
 
 
-def test_many_at_once_are_not_more_than_the_limit(make_client, anna):
+def test_concurrent_logins_do_not_exceed_the_limit(make_client, anna):
     app = make_client().application
     with ThreadPoolExecutor(12) as pool:
-        answers = list(pool.map(lambda _: log_in(app.test_client()).status_code, range(12)))
-    assert sorted(answers) == [401] * 3 + [429] * 9
+        statuses = list(pool.map(lambda _: log_in(app.test_client()).status_code, range(12)))
+    assert sorted(statuses) == [401] * 3 + [429] * 9
 
 
-def test_many_registrations_at_once_are_not_more_than_the_limit(make_client, app, sql):
-    served = make_client().application
+def test_concurrent_registrations_do_not_exceed_the_limit(make_client, app, sql):
+    limited_app = make_client().application
 
     def attempt(number):
-        return register(served.test_client(), f"user-{number}").status_code
+        return register(limited_app.test_client(), f"user-{number}").status_code
 
     with ThreadPoolExecutor(12) as pool:
         assert sorted(pool.map(attempt, range(12))) == [201] * 2 + [429] * 10
     assert sql("SELECT count(*) FROM users") == [(2,)]
 
 
-def test_turned_off_nothing_is_counted_nor_refused(make_client, anna, sql):
+def test_disabled_limits_count_and_reject_nothing(make_client, anna, sql):
     client = make_client(RATELIMIT_ENABLED=False)
-    fail(client, 6)
+    fail_to_log_in(client, 6)
     for number in range(3):
         assert register(client, f"user-{number}").status_code == 201
     assert sql("SELECT count(*) FROM attempts") == [(0,)]
-    fail(make_client(), 3)
+    fail_to_log_in(make_client(), 3)
     assert log_in(client, password=PASSWORD).status_code == 200
 
 
-@pytest.mark.parametrize(("given", "enabled"), [("false", False), ("0", False), ("true", True)])
-def test_the_environment_turns_them_off(monkeypatch, given, enabled):
-    monkeypatch.setenv("RATELIMIT_ENABLED", given)
+@pytest.mark.parametrize(("value", "enabled"), [("false", False), ("0", False), ("true", True)])
+def test_the_environment_can_disable_the_limits(monkeypatch, value, enabled):
+    monkeypatch.setenv("RATELIMIT_ENABLED", value)
     assert read_settings()["RATELIMIT_ENABLED"] is enabled
 
 
-def test_a_429_is_in_the_document(client, app):
+def test_the_openapi_document_lists_429_for_limited_operations(client, app):
     paths = client.get("/openapi.json").json["paths"]
     for path, method in ((USERS, "post"), (LOGIN, "post"), (ME, "patch")):
         assert "429" in paths[path][method]["responses"]
 
 
-# Over several workers
+# Several workers
 
 
 @pytest.fixture
-def served(tmp_path, database_url, app):
+def server(tmp_path, database_url, app):
     checkout = copy_checkout(tmp_path / "checkout")
     cheap = {"ARGON2_TIME_COST": "1", "ARGON2_MEMORY_COST": "8"}
     limits = {name: str(times) for name, times in LIMITS.items()}
-    served = Phresh(checkout, database_url, WORKERS="2", **cheap, **limits)
-    yield served
-    assert served.stop() == 0
+    server = Phresh(checkout, database_url, WORKERS="2", **cheap, **limits)
+    yield server
+    assert server.stop() == 0
 
 
 @contextmanager
-def stopped(process):
-    """Have a process not run."""
+def suspended(process):
+    """Suspend a process; resume it at the end."""
     os.kill(process, signal.SIGSTOP)
     try:
         yield
@@ -426,21 +431,21 @@ def stopped(process):
 
 
 @pytest.mark.slow
-def test_a_limit_holds_over_two_workers(served, anna):
+def test_two_workers_share_the_login_limit(server, anna):
     def attempt(password=WRONG):
         form = urlencode({"username": ANNA, "password": password})
-        connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=25)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=25)
         with closing(connection):
             headers = {"Content-Type": "application/x-www-form-urlencoded"}
             connection.request("POST", LOGIN, form, headers)
             return connection.getresponse().status
 
-    first, second = served.workers()
-    with stopped(second):
+    first, second = server.workers()
+    with suspended(second):
         assert attempt(PASSWORD) == 200
         assert [attempt(), attempt()] == [401, 401]
-    with stopped(first):
+    with suspended(first):
         assert attempt(PASSWORD) == 200
         assert [attempt(), attempt()] == [401, 429]
-    with stopped(second):
+    with suspended(second):
         assert attempt(PASSWORD) == 429

@@ -1,4 +1,4 @@
-"""Passwords: which are taken, how they are hashed, and that nothing tells of them."""
+"""Passwords: validation and hashing; neither responses nor logs reveal them."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ LOGIN = f"{USERS}login/token/"
 ME = f"{USERS}me/"
 LIST = "/api/cleanings/"
 ANNA = "anna@phresh.example"
-OTHER = "four cats on a roof"
+OTHER_PASSWORD = "four cats on a roof"
 
 
 @pytest.fixture
@@ -37,19 +37,21 @@ def client(make_app, app):
 
 @pytest.fixture
 def hashed(monkeypatch):
-    """The passwords that were hashed, each time."""
-    seen = []
+    """Record each password that is hashed or verified."""
+    recorded = []
     for name in ("hash", "verify"):
-        monkeypatch.setattr(PasswordHasher, name, _noted(getattr(PasswordHasher, name), seen))
-    return seen
+        monkeypatch.setattr(
+            PasswordHasher, name, _recording(getattr(PasswordHasher, name), recorded)
+        )
+    return recorded
 
 
-def _noted(method, seen):
-    def noted(self, *arguments):
-        seen.append(arguments[-1])
+def _recording(method, recorded):
+    def record_and_call(self, *arguments):
+        recorded.append(arguments[-1])
         return method(self, *arguments)
 
-    return noted
+    return record_and_call
 
 
 def register(client, password=PASSWORD, **values):
@@ -66,22 +68,22 @@ def patch(client, someone, **changes):
     return client.patch(ME, json={"user_update": changes}, headers=headers)
 
 
-def why(response):
-    """Give why the password was refused, and only that."""
+def password_error(response):
+    """Return the error of the password, which must be the only error of the response."""
     assert response.status_code == 422, response.data
     ((pointer, detail),) = {(e["pointer"], e["detail"]) for e in response.json["errors"]}
     assert pointer.rpartition("/")[2] == "password"
     return detail
 
 
-def stored(sql):
+def stored_hash(sql):
     [(password_hash,)] = sql("SELECT password_hash FROM users")
     return password_hash
 
 
-# Which are taken
+# Validation
 
-TAKEN = [
+VALID_PASSWORDS = [
     *(
         "a" * 8,
         "a" * 128,
@@ -96,14 +98,14 @@ TAKEN = [
 ]
 
 
-@pytest.mark.parametrize("password", TAKEN)
-def test_any_8_to_128_characters_are_taken_as_they_are(client, password):
+@pytest.mark.parametrize("password", VALID_PASSWORDS)
+def test_registration_accepts_any_8_to_128_characters(client, password):
     assert register(client, password).status_code == 201
     assert log_in(client, "carl@phresh.io", password).status_code == 200
 
 
-@pytest.mark.parametrize("password", TAKEN)
-def test_a_new_password_may_be_any_of_these_too(client, anna, password):
+@pytest.mark.parametrize("password", VALID_PASSWORDS)
+def test_a_password_change_accepts_any_8_to_128_characters(client, anna, password):
     assert patch(client, anna, password=password, old_password=PASSWORD).status_code == 200
     assert log_in(client, ANNA, password).status_code == 200
     assert patch(client, anna, password=PASSWORD, old_password=password).status_code == 200
@@ -122,63 +124,65 @@ def test_a_new_password_may_be_any_of_these_too(client, anna, password):
         ("\udc00abcdefgh", "Must not contain half of a surrogate pair."),
     ],
 )
-def test_no_other_password_is_taken(client, anna, hashed, password, detail):
-    assert why(register(client, password)) == detail
-    assert why(patch(client, anna, password=password, old_password=PASSWORD)) == detail
+def test_a_password_of_invalid_length_or_characters_is_rejected_unhashed(
+    client, anna, hashed, password, detail
+):
+    assert password_error(register(client, password)) == detail
+    assert password_error(patch(client, anna, password=password, old_password=PASSWORD)) == detail
     assert hashed == []
 
 
 @pytest.mark.parametrize("password", ["a" * 127 + "b", "🔑" * 127 + "b", "a" * 72 + "b" * 56])
-def test_a_password_counts_to_its_last_character(client, password):
+def test_a_password_is_compared_up_to_its_last_character(client, password):
     register(client, password)
     for wrong in (password[:-1], password[:-1] + "c", password[:72], "x" + password[1:]):
         assert log_in(client, "carl@phresh.io", wrong).status_code == 401
     assert log_in(client, "carl@phresh.io", password).status_code == 200
 
 
-def test_a_password_is_not_composed_or_trimmed(client):
+def test_a_password_is_neither_normalized_nor_trimmed(client):
     register(client, " a\u0308nna-anna ")
     for wrong in (" änna-anna ", "a\u0308nna-anna", " A\u0308nna-anna "):
         assert log_in(client, "carl@phresh.io", wrong).status_code == 401
 
 
 @pytest.mark.parametrize("write", [str, str.upper, str.title])
-def test_the_3000_most_common_are_refused_in_any_case(make_app, anna, write):
+def test_the_3000_most_common_passwords_are_rejected_in_any_case(make_app, anna, write):
     client = make_app(MAX_CONTENT_LENGTH=10**6).test_client()
     listed = [text for text in FREQUENCY_LISTS["passwords"] if len(text) >= 8]
     for password in listed[:3000]:
-        assert why(register(client, write(password))) == "This password is too common."
+        assert password_error(register(client, write(password))) == "This password is too common."
 
 
 @pytest.mark.parametrize(
     "password", ["password", "PASSWORD", "12345678", "123456789", "qwertyuiop", "iloveyou"]
 )
-def test_a_common_password_is_refused(client, anna, password):
+def test_registration_and_password_change_reject_a_common_password(client, anna, password):
     common = "This password is too common."
-    assert why(register(client, password)) == common
-    assert why(patch(client, anna, password=password, old_password=PASSWORD)) == common
+    assert password_error(register(client, password)) == common
+    assert password_error(patch(client, anna, password=password, old_password=PASSWORD)) == common
 
 
-def test_common_is_what_the_first_3000_are():
+def test_the_list_of_common_passwords_has_more_than_3000_entries():
     listed = [text for text in FREQUENCY_LISTS["passwords"] if len(text) >= 8]
     assert len(listed) > 3000
     assert {"password", "12345678", "iloveyou"} <= set(listed[:100])
 
 
-def test_the_next_most_common_are_taken(client):
+def test_the_3001st_most_common_password_is_accepted(client):
     listed = [text for text in FREQUENCY_LISTS["passwords"] if len(text) >= 8]
     assert register(client, listed[3000]).status_code == 201
 
 
-IS_NAME = "Must not be the username or the email."
+EQUALS_NAME = "Must not be the username or the email."
 
 
 @pytest.mark.parametrize(
     "password",
     ["long-username", "LONG-username", "carl@phresh.io", "CARL@Phresh.io", "carl@PHRESH.IO"],
 )
-def test_a_password_is_not_the_username_or_the_email(client, password):
-    assert why(register(client, password, username="long-username")) == IS_NAME
+def test_registration_rejects_the_username_or_email_as_password(client, password):
+    assert password_error(register(client, password, username="long-username")) == EQUALS_NAME
     assert register(client, password + "!", username="long-username").status_code == 201
 
 
@@ -194,19 +198,22 @@ def test_a_password_is_not_the_username_or_the_email(client, password):
         {"username": "new-username", "email": "b@phresh.io", "old_password": "new-username"},
     ],
 )
-def test_nor_after_a_change(client, make_user, changes):
+def test_a_change_that_makes_the_password_equal_to_username_or_email_is_rejected(
+    client, make_user, changes
+):
     old_password = changes.get("old_password", PASSWORD)
     cheap = PasswordHasher(1, 8, 1)
     anna = make_user("old-username", email=ANNA, password_hash=cheap.hash(old_password))
     before = client.get(ME, headers={"Authorization": f"Bearer {anna.token}"}).json
-    assert why(patch(client, anna, **{"old_password": old_password, **changes})) == IS_NAME
+    response = patch(client, anna, **{"old_password": old_password, **changes})
+    assert password_error(response) == EQUALS_NAME
     assert client.get(ME, headers={"Authorization": f"Bearer {anna.token}"}).json == before
 
 
-# How they are hashed
+# Hashing
 
 
-def test_they_are_hashed_with_argon2id_as_owasp_has_it(app):
+def test_passwords_are_hashed_with_argon2id_and_the_costs_that_owasp_recommends(app):
     settings = read_settings({})
     names = ("TIME_COST", "MEMORY_COST", "PARALLELISM")
     assert [settings[f"ARGON2_{name}"] for name in names] == [2, 19456, 1]
@@ -226,14 +233,14 @@ def costs_of(password_hash):
     return parameters.time_cost, parameters.memory_cost, parameters.parallelism
 
 
-def test_the_costs_are_settings(make_app, app, sql):
+def test_the_costs_of_a_hash_follow_the_settings(make_app, app, sql):
     client = make_app(**COSTS).test_client()
     assert register(client).status_code == 201
-    assert stored(sql).startswith("$argon2id$v=19$m=32,t=3,p=2$")
+    assert stored_hash(sql).startswith("$argon2id$v=19$m=32,t=3,p=2$")
     assert log_in(client, "carl@phresh.io").status_code == 200
 
 
-def test_the_same_password_has_another_hash_each_time(client, sql):
+def test_equal_passwords_have_different_hashes(client, sql):
     register(client)
     register(client, email="dora@phresh.io", username="dora")
     hashes = {password_hash for (password_hash,) in sql("SELECT password_hash FROM users")}
@@ -241,133 +248,141 @@ def test_the_same_password_has_another_hash_each_time(client, sql):
 
 
 @pytest.mark.parametrize("name", COSTS)
-def test_a_hash_of_other_costs_is_made_anew_when_one_logs_in(make_app, anna, sql, name):
+def test_login_replaces_a_hash_with_outdated_costs(make_app, anna, sql, name):
     client = make_app(**{"ARGON2_MEMORY_COST": 16, name: COSTS[name]}).test_client()
-    before = stored(sql)
-    assert log_in(client, password=OTHER).status_code == 401
-    assert stored(sql) == before
+    before = stored_hash(sql)
+    assert log_in(client, password=OTHER_PASSWORD).status_code == 401
+    assert stored_hash(sql) == before
     assert log_in(client).status_code == 200
-    after = stored(sql)
+    after = stored_hash(sql)
     assert costs_of(after) != costs_of(before)
     assert log_in(client).status_code == 200
-    assert stored(sql) == after
-    assert log_in(client, password=OTHER).status_code == 401
+    assert stored_hash(sql) == after
+    assert log_in(client, password=OTHER_PASSWORD).status_code == 401
 
 
-def test_a_hash_of_the_same_costs_stays(client, anna, sql):
-    before = stored(sql)
+def test_login_keeps_a_hash_with_current_costs(client, anna, sql):
+    before = stored_hash(sql)
     assert log_in(client).status_code == 200
-    assert stored(sql) == before
+    assert stored_hash(sql) == before
 
 
-# A password that is changed while the old one is checked
+# A password that is changed while a request verifies the old one
 
 
 @pytest.fixture
-def changes_meanwhile(make_app, anna, monkeypatch):
-    """An app in which anna changes her password as soon as the old one was found right."""
-    served = make_app(HASHES_AT_ONCE=2, ARGON2_MEMORY_COST=16)
+def client_with_concurrent_change(make_app, anna, monkeypatch):
+    """Change anna's password right after a request verified it; return a client of the app."""
+    app = make_app(HASHES_AT_ONCE=2, ARGON2_MEMORY_COST=16)
     verify = PasswordHasher.verify
 
-    def verified(self, *arguments):
+    def verify_then_change(self, *arguments):
         monkeypatch.setattr(PasswordHasher, "verify", verify)
         is_right = verify(self, *arguments)
-        new = {"password": OTHER, "old_password": PASSWORD}
+        new = {"password": OTHER_PASSWORD, "old_password": PASSWORD}
         with ThreadPoolExecutor(1) as pool:  # another request has a context of its own
-            answer = pool.submit(patch, served.test_client(), anna, **new).result()
-        assert answer.status_code == 200
+            response = pool.submit(patch, app.test_client(), anna, **new).result()
+        assert response.status_code == 200
         return is_right
 
-    monkeypatch.setattr(PasswordHasher, "verify", verified)
-    return served.test_client()
+    monkeypatch.setattr(PasswordHasher, "verify", verify_then_change)
+    return app.test_client()
 
 
-def test_no_token_of_the_old_password_stays(changes_meanwhile, anna):
-    response = log_in(changes_meanwhile)
+def test_login_with_a_concurrently_changed_password_leaves_no_valid_token(
+    client_with_concurrent_change, anna
+):
+    response = log_in(client_with_concurrent_change)
     token = response.json.get("access_token")
     headers = {"Authorization": f"Bearer {token}"}
-    assert changes_meanwhile.get(ME, headers=headers).status_code == 401
+    assert client_with_concurrent_change.get(ME, headers=headers).status_code == 401
 
 
-def test_the_new_password_stays_though_the_old_one_is_hashed_anew(changes_meanwhile, anna):
-    log_in(changes_meanwhile)
-    assert log_in(changes_meanwhile, password=OTHER).status_code == 200
-    assert log_in(changes_meanwhile).status_code == 401
+def test_replacing_a_hash_does_not_undo_a_concurrent_password_change(
+    client_with_concurrent_change, anna
+):
+    log_in(client_with_concurrent_change)
+    assert log_in(client_with_concurrent_change, password=OTHER_PASSWORD).status_code == 200
+    assert log_in(client_with_concurrent_change).status_code == 401
 
 
 @pytest.mark.parametrize("changes", [{"password": "a third password"}, {"email": "x@phresh.io"}])
-def test_the_old_password_changes_nothing_any_more(changes_meanwhile, anna, sql, changes):
-    """Whoever else has a token and the old password has lost both."""
+def test_a_concurrently_changed_password_cannot_change_the_account(
+    client_with_concurrent_change, anna, sql, changes
+):
+    """Somebody else who has the old password and a token can no longer use either."""
     token = secrets.token_urlsafe(32)
     digest = hashlib.sha256(token.encode()).digest()
     insert = "INSERT INTO tokens (hash, user_id, expires_at) VALUES (:hash, :id, 'infinity')"
     sql(insert, hash=digest, id=anna.id)
     thief = SimpleNamespace(token=token)
-    response = patch(changes_meanwhile, thief, **changes, old_password=PASSWORD)
+    response = patch(client_with_concurrent_change, thief, **changes, old_password=PASSWORD)
     assert response.status_code in (401, 403)
-    assert log_in(changes_meanwhile, password=OTHER).status_code == 200
+    assert log_in(client_with_concurrent_change, password=OTHER_PASSWORD).status_code == 200
     assert sql("SELECT count(*) FROM tokens WHERE hash = :hash", hash=digest) == [(0,)]
 
 
-# The same for an unknown email, a wrong password and a disabled account
+# Equal responses for an unknown email, a wrong password and a disabled account
 
 
-def asked(client, hashed, email, password=OTHER):
-    """Log in; give all that could tell one refusal from another."""
+def login_outcome(client, hashed, email, password=OTHER_PASSWORD):
+    """Log in; return the parts of the response that could differ, and the hashed passwords."""
     hashed.clear()
     response = log_in(client, email, password, **{"X-Request-Id": "same"})
     headers = [pair for pair in response.headers if pair[0] not in ("Date", "Retry-After")]
     return response.status_code, headers, response.data, list(hashed)
 
 
-def test_nothing_tells_whether_there_is_an_account(client, make_user, hashed):
+def test_failed_logins_do_not_reveal_whether_an_account_exists(client, make_user, hashed):
     for name in ("anna", "dora"):
         make_user(name)
     disabled = make_user("emil", is_active=False)
-    wrong = asked(client, hashed, ANNA)
-    assert (wrong[0], wrong[3]) == (401, [OTHER])
-    assert asked(client, hashed, "nobody@phresh.example") == wrong
-    assert asked(client, hashed, disabled.email) == wrong
-    assert asked(client, hashed, disabled.email, PASSWORD)[:3] == wrong[:3]
+    wrong = login_outcome(client, hashed, ANNA)
+    assert (wrong[0], wrong[3]) == (401, [OTHER_PASSWORD])
+    assert login_outcome(client, hashed, "nobody@phresh.example") == wrong
+    assert login_outcome(client, hashed, disabled.email) == wrong
+    assert login_outcome(client, hashed, disabled.email, PASSWORD)[:3] == wrong[:3]
     assert hashed == [PASSWORD]
 
 
-def test_nor_when_there_were_too_many_tries(make_app, anna, hashed):
+def test_rate_limited_logins_do_not_reveal_whether_an_account_exists(make_app, anna, hashed):
     client = make_app(LOGIN_FAILURES_PER_ACCOUNT=2).test_client()
-    known = [asked(client, hashed, ANNA) for _ in range(4)]
-    unknown = [asked(client, hashed, "nobody@phresh.example") for _ in range(4)]
+    known = [login_outcome(client, hashed, ANNA) for _ in range(4)]
+    unknown = [login_outcome(client, hashed, "nobody@phresh.example") for _ in range(4)]
     assert known == unknown
-    assert [answer[0] for answer in known] == [401, 401, 429, 429]
-    assert [answer[3] for answer in known] == [[OTHER], [OTHER], [], []]
+    assert [outcome[0] for outcome in known] == [401, 401, 429, 429]
+    assert [outcome[3] for outcome in known] == [[OTHER_PASSWORD], [OTHER_PASSWORD], [], []]
 
 
-def test_the_same_statements_are_sent_for_both(client, anna, statements):
+def test_failed_logins_send_the_same_statements_for_known_and_unknown_emails(
+    client, anna, statements
+):
     sent = []
     for email in (ANNA, "nobody@phresh.example"):
         statements.clear()
-        assert log_in(client, email, OTHER).status_code == 401
+        assert log_in(client, email, OTHER_PASSWORD).status_code == 401
         sent.append(list(statements))
     assert sent[0] == sent[1]
 
 
-# Some at once
+# Concurrent hashing
 
 
 class Hasher:
-    """Takes the place of argon2-cffi's; each hash waits for ``go``."""
+    """A substitute for argon2-cffi's hasher. Each hash blocks until ``may_finish`` is set."""
 
     def __init__(self):
         self.lock = threading.Lock()
-        self.go = threading.Event()
-        self.came = threading.Semaphore(0)
-        self.running = self.most = 0
+        self.may_finish = threading.Event()
+        self.started = threading.Semaphore(0)
+        self.running = self.peak = 0
 
     def hash(self, _):
         with self.lock:
             self.running += 1
-            self.most = max(self.most, self.running)
-        self.came.release()
-        assert self.go.wait(60)
+            self.peak = max(self.peak, self.running)
+        self.started.release()
+        assert self.may_finish.wait(60)
         with self.lock:
             self.running -= 1
         return "hash"
@@ -379,7 +394,7 @@ class Hasher:
         return False
 
 
-def cannot_hash(*_):
+def fail_to_hash(*_):
     raise HashingError("Memory allocation error")
 
 
@@ -389,114 +404,125 @@ def with_hasher(app, hasher):
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
-def test_so_many_are_hashed_at_once_and_who_gets_no_turn_is_503(make_app, anna, at_once):
+def test_concurrent_hashes_are_limited_and_requests_without_a_turn_return_503(
+    make_app, anna, at_once
+):
     hasher = Hasher()
-    served = with_hasher(make_app(HASHES_AT_ONCE=at_once, HASH_TIMEOUT=0.05), hasher)
+    app = with_hasher(make_app(HASHES_AT_ONCE=at_once, HASH_TIMEOUT=0.05), hasher)
 
     def attempt(number):
-        client = served.test_client()
+        client = app.test_client()
         if number % 2:
             return register(client, email=f"u{number}@phresh.io", username=f"user-{number}")
         return log_in(client)
 
     with ThreadPoolExecutor(at_once + 4) as pool:
-        answers = [pool.submit(attempt, number) for number in range(at_once + 4)]
-        refused = [answer.result() for answer in islice(as_completed(answers), 4)]
-        assert served.test_client().get(LIST).status_code == 200
-        hasher.go.set()
-    assert hasher.most == at_once
-    for answer in refused:
-        assert answer.status_code == 503
-        assert answer.content_type == "application/problem+json"
-        assert answer.json["detail"] == "Too many passwords to check. Try again soon."
-        assert int(answer.headers["Retry-After"]) > 0
-    statuses = sorted(answer.result().status_code for answer in answers)
+        futures = [pool.submit(attempt, number) for number in range(at_once + 4)]
+        rejected = [future.result() for future in islice(as_completed(futures), 4)]
+        assert app.test_client().get(LIST).status_code == 200
+        # A login has its turn before it reads the database and hashes.
+        assert all(hasher.started.acquire(timeout=60) for _ in range(at_once))
+        hasher.may_finish.set()
+    assert hasher.peak == at_once
+    for response in rejected:
+        assert response.status_code == 503
+        assert response.content_type == "application/problem+json"
+        assert response.json["detail"] == "Too many passwords to check. Try again soon."
+        assert int(response.headers["Retry-After"]) > 0
+    statuses = sorted(future.result().status_code for future in futures)
     assert set(statuses[:at_once]) <= {200, 201}
     assert statuses[at_once:] == [503] * 4
-    assert log_in(served.test_client()).status_code == 200
+    assert log_in(app.test_client()).status_code == 200
 
 
-def test_who_waits_for_a_turn_gets_it(make_app, anna):
+def test_a_login_that_waits_for_its_turn_to_hash_succeeds(make_app, anna):
     hasher = Hasher()
-    served = with_hasher(make_app(HASHES_AT_ONCE=1, HASH_TIMEOUT=60), hasher)
+    app = with_hasher(make_app(HASHES_AT_ONCE=1, HASH_TIMEOUT=60), hasher)
     with ThreadPoolExecutor(4) as pool:
-        answers = [pool.submit(log_in, served.test_client()) for _ in range(4)]
-        assert hasher.came.acquire(timeout=60)
-        done, _ = wait(answers, timeout=0, return_when=FIRST_COMPLETED)
+        futures = [pool.submit(log_in, app.test_client()) for _ in range(4)]
+        assert hasher.started.acquire(timeout=60)
+        done, _ = wait(futures, timeout=0, return_when=FIRST_COMPLETED)
         assert not done
-        hasher.go.set()
-    assert [answer.result().status_code for answer in answers] == [200] * 4
-    assert hasher.most == 1
+        hasher.may_finish.set()
+    assert [future.result().status_code for future in futures] == [200] * 4
+    assert hasher.peak == 1
 
 
-def test_a_turn_is_given_back_whatever_happens(make_app, anna, monkeypatch):
-    served = make_app(HASHES_AT_ONCE=1, HASH_TIMEOUT=0.01, LOGIN_FAILURES_PER_ACCOUNT=2)
-    client = served.test_client()
-    served.testing = False
-    hasher = served.extensions["passwords"]._hasher
-    with_hasher(served, SimpleNamespace(hash=cannot_hash, verify=cannot_hash))
+def test_the_turn_to_hash_is_released_after_every_outcome(make_app, anna, monkeypatch):
+    app = make_app(HASHES_AT_ONCE=1, HASH_TIMEOUT=0.01, LOGIN_FAILURES_PER_ACCOUNT=2)
+    client = app.test_client()
+    app.testing = False
+    hasher = app.extensions["passwords"]._hasher
+    with_hasher(app, SimpleNamespace(hash=fail_to_hash, verify=fail_to_hash))
     assert log_in(client).status_code == 500
-    with_hasher(served, hasher)
+    with_hasher(app, hasher)
     assert log_in(client).status_code == 200
-    statuses = [log_in(client, password=OTHER).status_code for _ in range(3)]
+    statuses = [log_in(client, password=OTHER_PASSWORD).status_code for _ in range(3)]
     assert statuses == [401, 401, 429]
     assert register(client).status_code == 201
 
 
-# Nothing is held while they are hashed
+# While a password is hashed, no connection is held and the database timeout is paused
 
 
 @pytest.fixture
-def meanwhile(make_app, anna, monkeypatch):
-    """An app with one connection that serves another request during each hash; its answers."""
-    served = make_app(POOL_SIZE=1, POOL_TIMEOUT=0.5, ARGON2_MEMORY_COST=16)
-    answers = []
+def client_and_concurrent_statuses(make_app, anna, monkeypatch):
+    """Send a concurrent request during each hash, to an app with one database connection.
+
+    Return a client of the app and the list of the statuses of the concurrent requests.
+    """
+    app = make_app(POOL_SIZE=1, POOL_TIMEOUT=0.5, ARGON2_MEMORY_COST=16)
+    statuses = []
     apply = phresh.accounts.passwords._apply
 
-    def ask(function, *arguments):
+    def get_then_apply(function, *arguments):
         with ThreadPoolExecutor(1) as pool:
-            answer = pool.submit(served.test_client().get, LIST).result()
-        answers.append(answer.status_code)
+            response = pool.submit(app.test_client().get, LIST).result()
+        statuses.append(response.status_code)
         return apply(function, *arguments)
 
-    monkeypatch.setattr("phresh.accounts.passwords._apply", ask)
-    return served.test_client(), answers
+    monkeypatch.setattr("phresh.accounts.passwords._apply", get_then_apply)
+    return app.test_client(), statuses
 
 
-def test_a_login_holds_no_connection_while_it_hashes(meanwhile):
-    client, answers = meanwhile
+def test_a_login_holds_no_connection_while_it_hashes(client_and_concurrent_statuses):
+    client, statuses = client_and_concurrent_statuses
     assert log_in(client).status_code == 200
-    assert answers == [200, 200], "one to verify, one to hash anew"
+    assert statuses == [200, 200], "one to verify, one to replace the hash"
     assert log_in(client, "nobody@phresh.example").status_code == 401
-    assert answers == [200] * 3
+    assert statuses == [200] * 3
 
 
-def test_a_registration_holds_no_connection_while_it_hashes(meanwhile):
-    client, answers = meanwhile
+def test_a_registration_holds_no_connection_while_it_hashes(client_and_concurrent_statuses):
+    client, statuses = client_and_concurrent_statuses
     assert register(client).status_code == 201
-    assert answers == [200]
+    assert statuses == [200]
 
 
-def test_a_change_holds_no_connection_while_it_hashes(meanwhile, anna):
-    client, answers = meanwhile
-    assert patch(client, anna, password=OTHER, old_password=PASSWORD).status_code == 200
-    assert answers == [200, 200]
+def test_an_account_update_holds_no_connection_while_it_hashes(
+    client_and_concurrent_statuses, anna
+):
+    client, statuses = client_and_concurrent_statuses
+    assert patch(client, anna, password=OTHER_PASSWORD, old_password=PASSWORD).status_code == 200
+    assert statuses == [200, 200]
     assert patch(client, anna, email="new@phresh.io", old_password=PASSWORD).status_code == 403
-    assert answers == [200] * 3
+    assert statuses == [200] * 3
 
 
-def test_hashing_is_not_waiting_for_the_database(make_app, anna, monkeypatch):
-    served = make_app(ARGON2_MEMORY_COST=16)
+def test_time_spent_hashing_does_not_count_towards_the_database_timeout(
+    make_app, anna, monkeypatch
+):
+    app = make_app(ARGON2_MEMORY_COST=16)
     now = [0.0]
     monkeypatch.setattr(
         "phresh.database.deadlines.time", SimpleNamespace(**{**vars(time), "monotonic": clock(now)})
     )
-    left = []
-    take = Pool.acquire
+    timeouts = []
+    acquire = Pool.acquire
     monkeypatch.setattr(
-        Pool, "acquire", lambda pool, seconds: left.append(seconds) or take(pool, 9)
+        Pool, "acquire", lambda pool, seconds: timeouts.append(seconds) or acquire(pool, 9)
     )
-    passwords = served.extensions["passwords"]
+    passwords = app.extensions["passwords"]
     hasher = passwords._hasher
     passwords._hasher = SimpleNamespace(
         hash=lambda password: advance(now) or hasher.hash(password),
@@ -506,12 +532,12 @@ def test_hashing_is_not_waiting_for_the_database(make_app, anna, monkeypatch):
     passwords._turns = SimpleNamespace(
         acquire=lambda timeout: advance(now) or True, release=lambda: None
     )
-    client = served.test_client()
+    client = app.test_client()
     assert log_in(client).status_code == 200
     assert register(client).status_code == 201
-    assert patch(client, anna, password=OTHER, old_password=PASSWORD).status_code == 200
+    assert patch(client, anna, password=OTHER_PASSWORD, old_password=PASSWORD).status_code == 200
     assert now[0] >= 1000
-    assert set(left) == {served.config["DATABASE_TIMEOUT"]}
+    assert set(timeouts) == {app.config["DATABASE_TIMEOUT"]}
 
 
 def clock(now):
@@ -522,16 +548,16 @@ def advance(now):
     now[0] += 100
 
 
-# Nothing in the log
+# No secrets in the log
 
 
 SECRETS = {name: f"secret {name} password" for name in ("old", "new", "wrong")}
 
 
-def use(client, token=None):
-    """Do with passwords and tokens all that can be done; give the tokens, and the statuses."""
+def send_secrets(client, token=None):
+    """Send passwords and tokens in every way; return the tokens and all response statuses."""
     old, new, wrong = SECRETS.values()
-    answers = [
+    responses = [
         register(client, old),
         register(client, old),
         register(client, wrong, email="x"),
@@ -543,12 +569,12 @@ def use(client, token=None):
         log_in(client, "nobody@phresh.io", wrong),
         log_in(client, "carl@phresh.io", f"{wrong}\0"),
     ]
-    login = answers[6].json.get("access_token") if token is None else token
-    first = answers[0].json.get("access_token", {}).get("access_token", login)
+    login = responses[6].json.get("access_token") if token is None else token
+    first = responses[0].json.get("access_token", {}).get("access_token", login)
     headers = {"Authorization": f"Bearer {login}"}
     job = {"new_cleaning": {"name": "Job", "price": 20}}
     change = {"password": new, "old_password": old}
-    answers += [
+    responses += [
         client.patch(ME, json={"user_update": {**change, "old_password": wrong}}, headers=headers),
         client.patch(ME, json={"user_update": {**change, "email": "x"}}, headers=headers),
         client.patch(ME, json={"user_update": change}, headers=headers),
@@ -558,62 +584,64 @@ def use(client, token=None):
         client.post(f"{USERS}logout/", headers=headers),
         client.delete(ME, headers=headers),
     ]
-    return {login, first}, [answer.status_code for answer in answers]
+    return {login, first}, [response.status_code for response in responses]
 
 
-def assert_in_no_line(lines, secrets):
-    written = json.dumps(lines, ensure_ascii=False)
-    assert not any(secret in written for secret in (*secrets, *SECRETS.values(), "argon2id"))
+def assert_not_logged(lines, secrets):
+    text = json.dumps(lines, ensure_ascii=False)
+    assert not any(secret in text for secret in (*secrets, *SECRETS.values(), "argon2id"))
 
 
-def test_no_password_or_token_is_in_a_line(client, app, lines):
-    tokens, statuses = use(client)
+def test_no_log_line_contains_a_password_or_token(client, app, lines):
+    tokens, statuses = send_secrets(client)
     expected = [201, 409, 422, 422, 415, 400, 200, 401, 401, 422]
     assert statuses == [*expected, 403, 422, 200, 201, 401, 401, 204, 401]
     assert [line["status"] for line in lines() if line["logger"] == "phresh.access"] == statuses
     assert len(tokens) == 2
-    assert_in_no_line(lines(), tokens)
+    assert_not_logged(lines(), tokens)
 
 
-def test_nor_when_the_database_is_away(lines):
+def test_no_log_line_contains_secrets_when_the_database_is_unavailable(lines):
     app = create_app({"DATABASE_URL": "postgresql://127.0.0.1:1/none"})
-    tokens, statuses = use(app.test_client(), "secret-token")
+    tokens, statuses = send_secrets(app.test_client(), "secret-token")
     assert statuses.count(503) >= 8
-    assert any("is away" in line["message"] for line in lines())
-    assert_in_no_line(lines(), tokens)
+    assert any("is not available" in line["message"] for line in lines())
+    assert_not_logged(lines(), tokens)
 
 
-def test_nor_when_the_tables_are_missing(make_database, lines):
+def test_no_log_line_contains_secrets_when_the_tables_are_missing(make_database, lines):
     app = create_app({"DATABASE_URL": make_database("bare")})
-    tokens, statuses = use(app.test_client(), "secret-token")
+    tokens, statuses = send_secrets(app.test_client(), "secret-token")
     assert statuses.count(500) >= 8
     assert any("traceback" in line for line in lines())
-    assert_in_no_line(lines(), tokens)
+    assert_not_logged(lines(), tokens)
 
 
 @pytest.mark.parametrize("table", ["users", "tokens", "attempts", "cleanings"])
 @pytest.mark.parametrize(
     "error", [psycopg2.errors.NotNullViolation, psycopg2.errors.CheckViolation, RuntimeError]
 )
-def test_nor_when_a_write_fails(make_app, app, lines, monkeypatch, table, error):
+def test_no_log_line_contains_secrets_when_a_write_fails(
+    make_app, app, lines, monkeypatch, table, error
+):
     run = UnitOfWork.run
 
-    def fails(session, query):
+    def run_or_fail(session, query):
         writes = query.statement.text.startswith((f"INSERT INTO {table}", f"UPDATE {table}"))
         if writes:
             raise error
         return run(session, query)
 
-    monkeypatch.setattr(UnitOfWork, "run", fails)
-    served = make_app()
-    served.testing = False
-    served.config["PROPAGATE_EXCEPTIONS"] = False
-    tokens, statuses = use(served.test_client())
+    monkeypatch.setattr(UnitOfWork, "run", run_or_fail)
+    failing_app = make_app()
+    failing_app.testing = False
+    failing_app.config["PROPAGATE_EXCEPTIONS"] = False
+    tokens, statuses = send_secrets(failing_app.test_client())
     assert 500 in statuses
-    assert_in_no_line(lines(), tokens - {None})
+    assert_not_logged(lines(), tokens - {None})
 
 
-def test_nor_when_the_server_refuses_a_value(make_app, app, sql, lines):
+def test_no_log_line_contains_secrets_when_a_check_constraint_fails(make_app, app, sql, lines):
     """PostgreSQL's message of a failed CHECK quotes the row."""
     sql("ALTER TABLE users ADD CONSTRAINT never CHECK (false) NOT VALID")
     try:
@@ -621,15 +649,15 @@ def test_nor_when_the_server_refuses_a_value(make_app, app, sql, lines):
     finally:
         sql("ALTER TABLE users DROP CONSTRAINT never")
     assert any("never" in line["message"] for line in lines())
-    assert_in_no_line(lines(), {"carl@phresh.io"})
+    assert_not_logged(lines(), {"carl@phresh.io"})
 
 
-def test_nor_when_a_hash_cannot_be_made(make_app, anna, lines):
-    served = make_app()
-    served.testing = False
-    with_hasher(served, SimpleNamespace(hash=cannot_hash, verify=cannot_hash))
-    client = served.test_client()
+def test_no_log_line_contains_secrets_when_hashing_fails(make_app, anna, lines):
+    app = make_app()
+    app.testing = False
+    with_hasher(app, SimpleNamespace(hash=fail_to_hash, verify=fail_to_hash))
+    client = app.test_client()
     assert register(client, SECRETS["new"]).status_code == 500
     assert log_in(client, password=SECRETS["wrong"]).status_code == 500
     assert any("HashingError" in line.get("exception", "") for line in lines())
-    assert_in_no_line(lines(), set())
+    assert_not_logged(lines(), set())

@@ -1,4 +1,4 @@
-"""Tokens: which are good, which are not, and that what is asked without a good one is refused."""
+"""Tokens: which are valid, how they are stored, and that invalid ones are rejected with 401."""
 
 import base64
 import hashlib
@@ -17,9 +17,9 @@ USERS = "/api/users/"
 ME = f"{USERS}me/"
 LOGIN = f"{USERS}login/token/"
 LIST = "/api/cleanings/"
-NEW = {"new_cleaning": {"name": "Job", "price": 20}}
+CLEANING = {"new_cleaning": {"name": "Job", "price": 20}}
 REGISTRATION = {"email": "carl@phresh.io", "username": "carl", "password": PASSWORD}
-INVALID = 'Bearer error="invalid_token"'
+INVALID_TOKEN = 'Bearer error="invalid_token"'
 
 
 def get_me(client, authorization):
@@ -27,19 +27,19 @@ def get_me(client, authorization):
 
 
 def post(client, authorization):
-    return client.post(LIST, json=NEW, headers={"Authorization": authorization})
+    return client.post(LIST, json=CLEANING, headers={"Authorization": authorization})
 
 
-def assert_refused(response, challenge=INVALID):
+def assert_unauthorized(response, challenge=INVALID_TOKEN):
     assert response.status_code == 401
     assert response.content_type == "application/problem+json"
     assert response.headers.getlist("WWW-Authenticate") == [challenge]
 
 
-def swapped(text, place):
-    """Give the text with another letter there."""
+def with_changed_letter(text, position):
+    """Return the text with another letter at that position."""
     letters = list(text)
-    letters[place] = "A" if letters[place] != "A" else "B"
+    letters[position] = "A" if letters[position] != "A" else "B"
     return "".join(letters)
 
 
@@ -54,15 +54,15 @@ def basic(user, password):
     return base64.b64encode(f"{user.email}:{password}".encode()).decode()
 
 
-SENT = {
-    "nothing": lambda _: "",
+INVALID_AUTHORIZATIONS = {
+    "an empty header": lambda _: "",
     "blanks": lambda _: "  ",
-    "a scheme": lambda _: "Bearer",
+    "a scheme without a token": lambda _: "Bearer",
     "a scheme and a blank": lambda _: "Bearer ",
-    "a token": lambda user: user.token,
-    "the first letter changed": lambda user: f"Bearer {swapped(user.token, 0)}",
-    "a letter changed": lambda user: f"Bearer {swapped(user.token, 20)}",
-    "the last letter changed": lambda user: f"Bearer {swapped(user.token, -1)}",
+    "a token without a scheme": lambda user: user.token,
+    "the first letter changed": lambda user: f"Bearer {with_changed_letter(user.token, 0)}",
+    "a letter changed": lambda user: f"Bearer {with_changed_letter(user.token, 20)}",
+    "the last letter changed": lambda user: f"Bearer {with_changed_letter(user.token, -1)}",
     "too short": lambda user: f"Bearer {user.token[:-1]}",
     "too long": lambda user: f"Bearer {user.token}A",
     "padded": lambda user: f"Bearer {user.token}=",
@@ -72,13 +72,15 @@ SENT = {
     "two tokens": lambda user: f"Bearer {user.token} {user.token}",
     "two headers": lambda user: f"Bearer {user.token}, Bearer {user.token}",
     "unknown": lambda _: f"Bearer {secrets.token_urlsafe(32)}",
-    "its hash": lambda user: f"Bearer {hashlib.sha256(user.token.encode()).hexdigest()}",
-    "the id": lambda user: f"Bearer {user.id}",
+    "the hash of the token": lambda user: (
+        f"Bearer {hashlib.sha256(user.token.encode()).hexdigest()}"
+    ),
+    "the user id": lambda user: f"Bearer {user.id}",
     "a JWT without a signature": lambda user: f"Bearer {jwt(user)}",
-    "a JWT of None": lambda user: f"Bearer {jwt(user, 'None')}",
+    "a JWT with algorithm None": lambda user: f"Bearer {jwt(user, 'None')}",
     "a signed JWT": lambda user: f"Bearer {jwt(user, 'HS256', 'c2lnbmF0dXJl')}",
     "not ASCII": lambda _: "Bearer \u00e4\u00f6\u00fc",
-    "controls": lambda _: "Bearer a\tb\x7f",
+    "control characters": lambda _: "Bearer a\tb\x7f",
     "very long": lambda user: f"Bearer {user.token * 100}",
     "Basic": lambda user: f"Basic {basic(user, PASSWORD)}",
     "Basic with a token": lambda user: f"Basic {user.token}",
@@ -86,22 +88,24 @@ SENT = {
     "Digest": lambda user: f'Digest username="{user.email}", response="0"',
     "Token": lambda user: f"Token {user.token}",
     "DPoP": lambda user: f"DPoP {user.token}",
-    "no scheme we know": lambda user: f"BearerX {user.token}",
-    "a colon": lambda user: f"Bearer: {user.token}",
-    "a tab": lambda user: f"Bearer\t{user.token}",
+    "an unknown scheme": lambda user: f"BearerX {user.token}",
+    "a colon after the scheme": lambda user: f"Bearer: {user.token}",
+    "a tab after the scheme": lambda user: f"Bearer\t{user.token}",
 }
 
 
-@pytest.mark.parametrize("what", SENT)
-def test_what_is_no_good_token_is_refused_and_makes_nobody_a_guest(client, anna, sql, what):
-    authorization = SENT[what](anna)
-    assert_refused(get_me(client, authorization))
-    assert_refused(post(client, authorization))
+@pytest.mark.parametrize("header", INVALID_AUTHORIZATIONS)
+def test_an_invalid_authorization_header_returns_401_and_creates_no_guest_cleaning(
+    client, anna, sql, header
+):
+    authorization = INVALID_AUTHORIZATIONS[header](anna)
+    assert_unauthorized(get_me(client, authorization))
+    assert_unauthorized(post(client, authorization))
     assert sql("SELECT count(*) FROM cleanings") == [(0,)]
     assert get_me(client, f"Bearer {anna.token}").status_code == 200
 
 
-ENDED = {
+WAYS_TO_END = {
     "expired": "UPDATE tokens SET expires_at = now() WHERE user_id = :id",
     "expired long ago": "UPDATE tokens SET expires_at = '2001-01-01' WHERE user_id = :id",
     "ended": "DELETE FROM tokens WHERE user_id = :id",
@@ -110,76 +114,76 @@ ENDED = {
 }
 
 
-@pytest.mark.parametrize("how", ENDED)
-def test_a_token_is_out_at_once(client, anna, ben, sql, how):
+@pytest.mark.parametrize("way", WAYS_TO_END)
+def test_an_expired_or_ended_token_is_rejected_at_once(client, anna, ben, sql, way):
     authorization = f"Bearer {anna.token}"
     assert get_me(client, authorization).status_code == 200
-    sql(ENDED[how], id=anna.id)
-    assert_refused(get_me(client, authorization))
-    assert_refused(post(client, authorization))
+    sql(WAYS_TO_END[way], id=anna.id)
+    assert_unauthorized(get_me(client, authorization))
+    assert_unauthorized(post(client, authorization))
     assert sql("SELECT count(*) FROM cleanings") == [(0,)]
     assert get_me(client, f"Bearer {ben.token}").status_code == 200
 
 
-def test_a_token_is_out_after_logging_out(client, anna, sql):
+def test_a_token_is_rejected_after_logout(client, anna, sql):
     assert anna.client.post(f"{USERS}logout/").status_code == 204
-    assert_refused(get_me(client, f"Bearer {anna.token}"))
-    assert_refused(post(client, f"Bearer {anna.token}"))
+    assert_unauthorized(get_me(client, f"Bearer {anna.token}"))
+    assert_unauthorized(post(client, f"Bearer {anna.token}"))
 
 
-def test_a_token_is_good_until_it_expires(client, anna, sql):
+def test_a_token_is_valid_until_it_expires(client, anna, sql):
     sql("UPDATE tokens SET expires_at = now() + interval '1 minute'")
     assert get_me(client, f"Bearer {anna.token}").status_code == 200
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "bEaReR"])
-def test_the_scheme_is_taken_in_any_case(client, anna, scheme):
+def test_the_bearer_scheme_is_case_insensitive(client, anna, scheme):
     assert get_me(client, f"{scheme} {anna.token}").status_code == 200
     assert post(client, f"{scheme} {anna.token}").json["owner"] == {"username": "anna"}
 
 
-def test_without_a_token_one_is_told_what_is_asked_for(client):
-    assert_refused(client.get(ME), "Bearer")
+def test_a_request_without_a_token_returns_401_with_a_bearer_challenge(client):
+    assert_unauthorized(client.get(ME), "Bearer")
 
 
-@pytest.mark.parametrize("place", ["query", "form", "cookie", "header"])
-def test_a_token_is_taken_from_nowhere_else(client, anna, place):
+@pytest.mark.parametrize("location", ["query", "form", "cookie", "header"])
+def test_a_token_outside_the_authorization_header_is_ignored(client, anna, location):
     options = {
         "query": {"query_string": {"access_token": anna.token}},
         "form": {"data": {"access_token": anna.token}},
         "cookie": {"headers": {"Cookie": f"access_token={anna.token}"}},
         "header": {"headers": {"X-Access-Token": anna.token}},
-    }[place]
-    assert_refused(client.open(ME, method="PATCH", **options), "Bearer")
+    }[location]
+    assert_unauthorized(client.open(ME, method="PATCH", **options), "Bearer")
 
 
 # Guests
 
 
-def test_who_has_no_token_posts_as_a_guest(client):
-    response = client.post(LIST, json=NEW)
+def test_posting_without_a_token_creates_a_cleaning_without_an_owner(client):
+    response = client.post(LIST, json=CLEANING)
     assert response.status_code == 201
     assert response.json["owner"] is None
 
 
-def test_where_guests_may_not_post_a_token_is_needed(make_app, anna, sql):
+def test_posting_requires_a_token_when_guest_posting_is_disabled(make_app, anna, sql):
     client = make_app(GUEST_POSTING=False).test_client()
-    assert_refused(client.post(LIST, json=NEW), "Bearer")
-    assert_refused(post(client, "Bearer x"))
-    assert_refused(post(client, ""))
+    assert_unauthorized(client.post(LIST, json=CLEANING), "Bearer")
+    assert_unauthorized(post(client, "Bearer x"))
+    assert_unauthorized(post(client, ""))
     assert sql("SELECT count(*) FROM cleanings") == [(0,)]
     assert post(client, f"Bearer {anna.token}").json["owner"] == {"username": "anna"}
     assert client.get(LIST).status_code == 200
 
 
-def test_guests_may_post_unless_the_environment_says_no(monkeypatch):
+def test_guest_posting_is_enabled_unless_the_environment_disables_it(monkeypatch):
     monkeypatch.delenv("GUEST_POSTING", raising=False)
     assert read_settings({})["GUEST_POSTING"] is True
     monkeypatch.setenv("GUEST_POSTING", "false")
     assert read_settings()["GUEST_POSTING"] is False
 
 
-# What is kept of a token
+# What is stored of a token
 
 
 def test_only_the_hash_of_a_token_is_stored(make_app, anna, sql):
@@ -190,7 +194,7 @@ def test_only_the_hash_of_a_token_is_stored(make_app, anna, sql):
     tokens = [registered["access_token"], logged_in["access_token"], anna.token]
     for token in tokens:
         headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": "a"}
-        assert client.post(LIST, json=NEW, headers=headers).status_code == 201
+        assert client.post(LIST, json=CLEANING, headers=headers).status_code == 201
     hashes = {bytes(digest) for (digest,) in sql("SELECT hash FROM tokens")}
     assert hashes == {hashlib.sha256(token.encode()).digest() for token in tokens}
     stored = [str(sql(f"SELECT t::text FROM {name} t")) for name in db.metadata.tables]
@@ -201,10 +205,10 @@ def test_only_the_hash_of_a_token_is_stored(make_app, anna, sql):
 
 
 @pytest.mark.parametrize("seconds", [1, 3600])
-def test_a_token_lives_as_long_as_is_set(make_app, sql, seconds):
+def test_the_token_lifetime_follows_its_setting(make_app, sql, seconds):
     client = make_app(TOKEN_LIFETIME=seconds).test_client()
-    answer = client.post(USERS, json={"new_user": REGISTRATION}).json["access_token"]
-    assert answer["expires_in"] == seconds
+    token = client.post(USERS, json={"new_user": REGISTRATION}).json["access_token"]
+    assert token["expires_in"] == seconds
     assert sql("SELECT expires_at - created_at FROM tokens") == [(timedelta(seconds=seconds),)]
 
 
@@ -218,7 +222,7 @@ def test_a_token_has_32_random_bytes(make_app, anna, monkeypatch):
     assert sizes == [32]
 
 
-def test_a_token_is_checked_by_one_read_of_an_index(client, anna, statements, sql):
+def test_a_token_is_checked_with_one_index_lookup(client, anna, statements, sql):
     get_me(client, f"Bearer {anna.token}")
     check, _ = statements
     assert check.startswith("SELECT")
@@ -227,15 +231,15 @@ def test_a_token_is_checked_by_one_read_of_an_index(client, anna, statements, sq
     assert "UNIQUE INDEX pk_tokens ON public.tokens USING btree (hash)" in sql(key)[0][0]
 
 
-def test_where_the_database_is_away_nobody_is_let_in_or_called_a_stranger(anna):
+def test_a_token_returns_503_and_not_401_when_the_database_is_unavailable(anna):
     client = create_app({"DATABASE_URL": "postgresql://127.0.0.1:1/none"}).test_client()
-    for answer in (get_me(client, f"Bearer {anna.token}"), post(client, f"Bearer {anna.token}")):
-        assert answer.status_code == 503
-    assert_refused(get_me(client, "Basic x"))
-    assert_refused(client.get(ME), "Bearer")
+    for response in (get_me(client, f"Bearer {anna.token}"), post(client, f"Bearer {anna.token}")):
+        assert response.status_code == 503
+    assert_unauthorized(get_me(client, "Basic x"))
+    assert_unauthorized(client.get(ME), "Bearer")
 
 
-# First of all: whose request it is
+# Authentication comes before all other checks
 
 BODIES = {
     413: {"data": b" " * 70_000, "content_type": "application/json"},
@@ -244,7 +248,7 @@ BODIES = {
     422: {"json": {"x": 1}},
 }
 UNKNOWN = f"{LIST}2147483647/"
-REFUSALS = [
+ERRORS = [
     *(("PATCH", ME, status, body) for status, body in BODIES.items()),
     *(("POST", LIST, status, body) for status, body in BODIES.items()),
     *(("PATCH", UNKNOWN, status, body) for status, body in BODIES.items()),
@@ -252,8 +256,8 @@ REFUSALS = [
     ("PATCH", UNKNOWN, 404, {"json": {"cleaning_update": {}}}),
     ("PUT", UNKNOWN, 404, {"json": {"cleaning_update": {}}}),
     ("DELETE", UNKNOWN, 404, {}),
-    ("POST", LIST, 422, {"json": NEW, "headers": {"Idempotency-Key": "a b"}}),
-    ("POST", LIST, 422, {"json": NEW, "query_string": {"x": "y"}}),
+    ("POST", LIST, 422, {"json": CLEANING, "headers": {"Idempotency-Key": "a b"}}),
+    ("POST", LIST, 422, {"json": CLEANING, "query_string": {"x": "y"}}),
     ("GET", ME, 422, {"query_string": {"x": "y"}}),
     ("DELETE", ME, 422, {"query_string": {"x": "y"}}),
     ("POST", f"{USERS}logout/", 422, {"query_string": {"x": "y"}}),
@@ -261,18 +265,18 @@ REFUSALS = [
 ]
 
 
-@pytest.mark.parametrize(("method", "path", "status", "options"), REFUSALS)
-def test_401_comes_before_every_other_refusal(client, anna, method, path, status, options):
-    given = options.get("headers", {})
+@pytest.mark.parametrize(("method", "path", "status", "options"), ERRORS)
+def test_401_comes_before_every_other_error(client, anna, method, path, status, options):
+    extra_headers = options.get("headers", {})
     for authorization, expected in ((f"Bearer {anna.token}", status), ("Bearer x", 401)):
-        headers = {"Authorization": authorization, **given}
+        headers = {"Authorization": authorization, **extra_headers}
         response = client.open(path, method=method, **{**options, "headers": headers})
         assert response.status_code == expected
     if path != LIST:
-        assert_refused(client.open(path, method=method, **options), "Bearer")
+        assert_unauthorized(client.open(path, method=method, **options), "Bearer")
 
 
-def test_a_refused_request_uses_up_no_idempotency_key(client, anna, sql):
+def test_a_request_rejected_with_401_stores_no_idempotency_key(client, anna, sql):
     headers = {"Authorization": "Bearer x", "Idempotency-Key": "one"}
-    assert_refused(client.post(LIST, json=NEW, headers=headers))
+    assert_unauthorized(client.post(LIST, json=CLEANING, headers=headers))
     assert sql("SELECT count(*) FROM idempotency_keys") == [(0,)]

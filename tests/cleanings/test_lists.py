@@ -1,4 +1,4 @@
-"""The list of cleanings: filters, orders, pages, and what they cost."""
+"""The list of cleanings: filters, sort orders, pages and the number of SQL statements."""
 
 import re
 import threading
@@ -23,12 +23,12 @@ def names(response):
     return [cleaning["name"] for cleaning in response.json]
 
 
-def listed(client, **query):
+def list_names(client, **query):
     return names(client.get(LIST, query_string=query))
 
 
-def walk(client, **query):
-    """All rows of all pages."""
+def read_all_pages(client, **query):
+    """Return the rows of all pages."""
     url, rows = LIST, []
     while url:
         response = client.get(url, query_string=query)
@@ -39,8 +39,8 @@ def walk(client, **query):
 
 
 @pytest.fixture
-def jobs(make_cleaning):
-    """A few that differ in everything."""
+def varied_cleanings(make_cleaning):
+    """Make cleanings that differ in name, description, type and price."""
     make_cleaning(name="Rose Street", cleaning_type="dust_up", price="10.00")
     make_cleaning(name="Mill Lane", cleaning_type="full_clean", price="30.00", description="rose")
     make_cleaning(name="Harbour", cleaning_type="spot_clean", price="20.00", description="a 청소")
@@ -58,12 +58,14 @@ def jobs(make_cleaning):
     ],
 )
 @pytest.mark.parametrize("limit", [1, 2, 3, 5, 100])
-def test_every_order_is_the_same_in_pages_of_any_size(client, jobs, sort, expected, limit):
-    assert [row["name"] for row in walk(client, sort=sort, limit=limit)] == expected
+def test_every_sort_order_is_the_same_for_any_page_size(
+    client, varied_cleanings, sort, expected, limit
+):
+    assert [row["name"] for row in read_all_pages(client, sort=sort, limit=limit)] == expected
 
 
-def test_newest_first_is_the_default(client, jobs):
-    assert listed(client) == listed(client, sort="-id")
+def test_newest_first_is_the_default(client, varied_cleanings):
+    assert list_names(client) == list_names(client, sort="-id")
 
 
 @pytest.mark.parametrize(
@@ -96,26 +98,26 @@ def test_newest_first_is_the_default(client, jobs):
     ],
 )
 @pytest.mark.parametrize("sort", ["-id", "price"])
-def test_filters_find_and_combine(client, jobs, query, expected, sort):
-    assert set(listed(client, sort=sort, **query)) == expected
-    assert {row["name"] for row in walk(client, sort=sort, limit=1, **query)} == expected
+def test_filters_return_all_matches_and_combine(client, varied_cleanings, query, expected, sort):
+    assert set(list_names(client, sort=sort, **query)) == expected
+    assert {row["name"] for row in read_all_pages(client, sort=sort, limit=1, **query)} == expected
 
 
 @pytest.mark.parametrize("text", ["50% off", "a_b", "back\\slash", "it's", "q?:x", "%s"])
-def test_every_character_is_itself(client, make_cleaning, text):
+def test_a_search_matches_special_characters_literally(client, make_cleaning, text):
     make_cleaning(name=text)
     make_cleaning(name="50 off aXb backslash its")
-    assert listed(client, q=text) == [text]
+    assert list_names(client, q=text) == [text]
 
 
 @pytest.mark.parametrize("before", ["", "x ", "x\n", "x ("])
-def test_a_short_word_is_found_where_a_word_starts(client, make_cleaning, before):
+def test_a_short_search_word_matches_only_the_start_of_a_word(client, make_cleaning, before):
     make_cleaning(name=f"{before}ab")
     make_cleaning(name="xab x-ab x.ab")
-    assert listed(client, q="AB") == [f"{before}ab"]
+    assert list_names(client, q="AB") == [f"{before}ab"]
 
 
-NASTY = [
+EDGE_CASE_WORDS = [
     "ab",
     "a",
     "a--",
@@ -134,20 +136,22 @@ NASTY = [
 ]
 
 
-@pytest.mark.parametrize("q", [*NASTY, "abc", "a-b c-d", "대청소"])
-def test_the_index_knows_every_word(app, sql, q):
-    """Else it gives every row, which is a scan of the table."""
+@pytest.mark.parametrize("q", [*EDGE_CASE_WORDS, "abc", "a-b c-d", "대청소"])
+def test_the_search_index_finds_every_word_without_rechecks(app, sql, q):
+    """Without a usable word the index returns every row, which is as slow as a table scan."""
     sql("INSERT INTO cleanings (name, price) SELECT 'Zzz ' || n, 1 FROM generate_series(1, 50) n")
     sql("ANALYZE cleanings")
     words = [queries._patterns(word) for word in q.split()]
     values = {f"_word_{i}_{j}": text for i, word in enumerate(words) for j, text in enumerate(word)}
-    found = select(Cleaning.id).where(*queries._have_words(Cleaning, [len(word) for word in words]))
-    compiled = found.params(values).compile(
+    matches = select(Cleaning.id).where(
+        *queries._have_words(Cleaning, [len(word) for word in words])
+    )
+    compiled = matches.params(values).compile(
         dialect=postgresql.dialect(paramstyle="named"), compile_kwargs={"literal_binds": True}
     )
-    off = "SET LOCAL enable_seqscan = off; SET LOCAL enable_indexscan = off"
+    disable_other_scans = "SET LOCAL enable_seqscan = off; SET LOCAL enable_indexscan = off"
     with app.app_context(), db.engine.begin() as connection:
-        connection.exec_driver_sql(off)
+        connection.exec_driver_sql(disable_other_scans)
         explain = f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {compiled}".replace("%", "%%")
         plan = "\n".join(connection.exec_driver_sql(explain).scalars())
     assert "Bitmap Index Scan on ix_cleanings_search" in plan
@@ -155,24 +159,26 @@ def test_the_index_knows_every_word(app, sql, q):
 
 
 @pytest.mark.parametrize("q", ["½", "²²²", "①①①", "--", "a ½"])
-def test_a_word_that_no_index_knows_is_refused(client, q):
+def test_a_search_word_without_indexable_characters_is_rejected(client, q):
     assert client.get(LIST, query_string={"q": q}).status_code == 422
 
 
-def test_a_word_that_is_rare_is_found_beyond_what_is_nearby(client, make_cleaning, monkeypatch):
-    """The list looks through the nearest rows first, then asks the index of words."""
+def test_a_rare_word_is_found_beyond_the_nearest_rows(client, make_cleaning, monkeypatch):
+    """The query searches the nearest rows first, then the search index."""
     monkeypatch.setattr("phresh.cleanings.queries.NEARBY", 3)
     expected = [make_cleaning(name=f"Rare {i}") and f"Rare {i}" for i in range(5)]
     for _ in range(5):
         make_cleaning(name="Common")
-    assert listed(client, q="rare", sort="id", limit=2) == expected[:2]
-    assert listed(client, q="rare") == expected[::-1]
+    assert list_names(client, q="rare", sort="id", limit=2) == expected[:2]
+    assert list_names(client, q="rare") == expected[::-1]
     for limit in (1, 2, 3, 4):
-        assert [row["name"] for row in walk(client, q="rare", limit=limit)] == expected[::-1]
-        assert len(walk(client, q="rare", limit=limit, sort="-price")) == 5
+        assert [row["name"] for row in read_all_pages(client, q="rare", limit=limit)] == expected[
+            ::-1
+        ]
+        assert len(read_all_pages(client, q="rare", limit=limit, sort="-price")) == 5
 
 
-def test_the_link_keeps_every_filter_and_is_not_on_the_last_page(client, make_cleaning):
+def test_the_next_link_keeps_every_filter_and_the_last_page_has_none(client, make_cleaning):
     for _ in range(4):
         make_cleaning(name="Rose & Lane", cleaning_type="dust_up")
     query = {"q": ["rose lane"], "cleaning_type": ["dust_up", "full_clean"], "price_min": ["1"]}
@@ -180,9 +186,9 @@ def test_the_link_keeps_every_filter_and_is_not_on_the_last_page(client, make_cl
     first = client.get(LIST, query_string=query)
     link = urlsplit(next_page(first))
     assert link.path == LIST
-    kept = parse_qs(link.query)
-    assert len(kept.pop("after")) == 1
-    assert kept == query
+    parameters = parse_qs(link.query)
+    assert len(parameters.pop("after")) == 1
+    assert parameters == query
     second = client.get(next_page(first))
     assert names(first) + names(second) == ["Rose & Lane"] * 4
     assert next_page(second) is None
@@ -190,7 +196,9 @@ def test_the_link_keeps_every_filter_and_is_not_on_the_last_page(client, make_cl
 
 @pytest.mark.parametrize("rows", [1, 100])
 @pytest.mark.parametrize("query", [{}, {"q": "job"}, {"cleaning_type": ["dust_up", "spot_clean"]}])
-def test_every_list_takes_one_statement(client, make_cleaning, statements, rows, query):
+def test_a_list_sends_one_sql_statement_with_any_filter(
+    client, make_cleaning, statements, rows, query
+):
     for _ in range(rows):
         make_cleaning()
     statements.clear()
@@ -215,13 +223,13 @@ def test_every_list_takes_one_statement(client, make_cleaning, statements, rows,
         ),
     ],
 )
-def test_a_bad_parameter_is_refused_by_name(client, query):
+def test_an_invalid_query_parameter_is_rejected_by_name(client, query):
     response = client.get(LIST, query_string=query)
     assert response.status_code == 422
     assert [error["parameter"] for error in response.json["errors"]] == list(query)
 
 
-def test_a_cursor_of_another_order_is_refused(client, make_cleaning):
+def test_a_cursor_of_another_sort_order_is_rejected(client, make_cleaning):
     make_cleaning()
     make_cleaning()
     url = next_page(client.get(LIST, query_string={"limit": 1, "sort": "price"}))
@@ -235,23 +243,23 @@ def test_a_cursor_of_another_order_is_refused(client, make_cleaning):
 @pytest.mark.parametrize(
     "values", [["x"], [""], ["1", "2"], [], ["-1"], ["9" * 11], ["9" * 10], ["1.5"], ["١"]]
 )
-def test_a_cursor_of_our_making_with_other_values_is_refused(client, values):
+def test_a_well_formed_cursor_with_invalid_values_is_rejected(client, values):
     cursor = encode_cursor("-id", values)
     response = client.get(LIST, query_string={"after": cursor})
     assert response.status_code == 422
     assert response.json["errors"][0]["parameter"] == "after"
 
 
-def test_a_place_may_stand_anywhere_in_a_query(client, make_cleaning):
+def test_a_cursor_is_accepted_anywhere_in_a_query_string(client, make_cleaning):
     ids = [make_cleaning(price=f"{price}.00") for price in range(7)]
     query = urlsplit(next_page(client.get(LIST, query_string={"limit": 2, "sort": "price"}))).query
-    [place] = re.findall("after=[^&]+", query)
+    [cursor] = re.findall("after=[^&]+", query)
     rest = "limit=3&sort=price"
-    for text in (f"{place}&{rest}", f"{rest}&{place}", f"limit=3&{place}&sort=price"):
-        for given in (text, text.replace("after", "%61fter"), f"{text}&"):
-            response = client.get(LIST, query_string=given)
+    for text in (f"{cursor}&{rest}", f"{rest}&{cursor}", f"limit=3&{cursor}&sort=price"):
+        for variant in (text, text.replace("after", "%61fter"), f"{text}&"):
+            response = client.get(LIST, query_string=variant)
             assert [row["id"] for row in response.json] == ids[2:5]
-    # What was read of a query holds for no other.
+    # Parsed query strings are cached: a cached one must not change the result of another.
     assert [row["id"] for row in client.get(LIST, query_string=rest).json] == ids[:3]
     other = f"{rest}&after={encode_cursor('price', ['3.00', ids[3]])}"
     assert [row["id"] for row in client.get(LIST, query_string=other).json] == ids[4:]
@@ -271,24 +279,24 @@ def test_a_place_may_stand_anywhere_in_a_query(client, make_cleaning):
         "{0}&after",
     ],
 )
-def test_what_is_no_single_place_is_refused(client, query):
-    place = f"after={encode_cursor('-id', ['5'])}"
-    assert client.get(LIST, query_string=place).json == []
-    response = client.get(LIST, query_string=query.format(place))
+def test_a_repeated_or_malformed_cursor_is_rejected(client, query):
+    cursor = f"after={encode_cursor('-id', ['5'])}"
+    assert client.get(LIST, query_string=cursor).json == []
+    response = client.get(LIST, query_string=query.format(cursor))
     assert response.status_code == 422
     assert response.json["errors"][0]["parameter"] == "after"
 
 
-def test_other_parameters_are_refused_with_a_place_too(client):
-    place = f"after={encode_cursor('-id', ['5'])}"
-    refused = {f"{place}&limit=0": "limit", f"x=1&{place}": "x", f"x{place}": "xafter"}
-    for query, name in refused.items():
+def test_invalid_parameters_beside_a_cursor_are_rejected(client):
+    cursor = f"after={encode_cursor('-id', ['5'])}"
+    rejected = {f"{cursor}&limit=0": "limit", f"x=1&{cursor}": "x", f"x{cursor}": "xafter"}
+    for query, name in rejected.items():
         response = client.get(LIST, query_string=query)
         assert response.status_code == 422
         assert [error["parameter"] for error in response.json["errors"]] == [name]
 
 
-def test_a_cursor_whose_row_is_gone_still_shows_the_way(client, make_cleaning, sql):
+def test_a_cursor_whose_row_was_deleted_still_works(client, make_cleaning, sql):
     ids = [make_cleaning() for _ in range(4)]
     url = next_page(client.get(LIST, query_string={"limit": 2}))
     sql("DELETE FROM cleanings WHERE id = :id", id=ids[2])
@@ -296,8 +304,8 @@ def test_a_cursor_whose_row_is_gone_still_shows_the_way(client, make_cleaning, s
 
 
 @pytest.fixture
-def owned(make_cleaning, anna, ben):
-    """Jobs of two people and a guest."""
+def owned_cleanings(make_cleaning, anna, ben):
+    """Make cleanings of two users and a guest."""
     for number in range(4):
         make_cleaning(name=f"Anna {number}", owner_id=anna.id, price=f"{number % 2}.00")
         make_cleaning(name=f"Ben {number}", owner_id=ben.id)
@@ -305,8 +313,8 @@ def owned(make_cleaning, anna, ben):
 
 
 @pytest.mark.parametrize("owner", ["anna", "ANNA", "Anna"])
-def test_the_jobs_of_one_person_are_listed(client, owned, owner):
-    assert listed(client, owner=owner) == ["Anna 3", "Anna 2", "Anna 1", "Anna 0"]
+def test_the_owner_filter_returns_only_cleanings_of_that_user(client, owned_cleanings, owner):
+    assert list_names(client, owner=owner) == ["Anna 3", "Anna 2", "Anna 1", "Anna 0"]
 
 
 @pytest.mark.parametrize(
@@ -319,34 +327,38 @@ def test_the_jobs_of_one_person_are_listed(client, owned, owner):
         ({"cleaning_type": ["dust_up", "spot_clean"], "price_max": 0}, ["Anna 2", "Anna 0"]),
     ],
 )
-def test_an_owner_goes_with_every_filter_and_order(client, owned, query, expected):
-    assert listed(client, owner="anna", **query) == expected
-    assert [row["name"] for row in walk(client, owner="anna", limit=1, **query)] == expected
+def test_the_owner_filter_combines_with_other_filters_and_orders(
+    client, owned_cleanings, query, expected
+):
+    assert list_names(client, owner="anna", **query) == expected
+    assert [
+        row["name"] for row in read_all_pages(client, owner="anna", limit=1, **query)
+    ] == expected
 
 
-def test_nobody_has_no_jobs(client, owned):
-    assert listed(client, owner="nobody") == []
+def test_the_owner_filter_returns_nothing_for_an_unknown_user(client, owned_cleanings):
+    assert list_names(client, owner="nobody") == []
 
 
 @pytest.mark.parametrize("owner", ["", "an", "a" * 31, "an na", "änna", "anna\0"])
-def test_what_is_no_username_owns_nothing(client, owner):
+def test_an_invalid_owner_is_rejected(client, owner):
     response = client.get(LIST, query_string={"owner": owner})
     assert response.status_code == 422
     assert response.json["errors"][0]["parameter"] == "owner"
 
 
 @pytest.mark.parametrize("rows", [1, 100])
-def test_the_list_of_a_person_takes_one_statement(client, anna, make_cleaning, statements, rows):
+def test_the_owner_filter_sends_one_sql_statement(client, anna, make_cleaning, statements, rows):
     for _ in range(rows):
         make_cleaning(owner_id=anna.id)
     statements.clear()
-    assert len(listed(client, owner="anna", limit=100)) == rows
+    assert len(list_names(client, owner="anna", limit=100)) == rows
     assert len(statements) == 1
 
 
 @pytest.mark.parametrize("sort", ["-id", "id", "price", "-price"])
-def test_a_walk_skips_and_repeats_nothing_while_others_write(client, anna, make_cleaning, sort):
-    stay = {make_cleaning(name="Stays", price=f"{i % 7}.50") for i in range(60)}
+def test_pages_skip_and_repeat_nothing_during_concurrent_writes(client, anna, make_cleaning, sort):
+    permanent_ids = {make_cleaning(name="Stays", price=f"{i % 7}.50") for i in range(60)}
     done = threading.Event()
     failures = []
 
@@ -366,10 +378,10 @@ def test_a_walk_skips_and_repeats_nothing_while_others_write(client, anna, make_
         writer.start()
     try:
         for _ in range(5):
-            rows = walk(client, sort=sort, limit=3)
+            rows = read_all_pages(client, sort=sort, limit=3)
             seen = [row["id"] for row in rows]
             assert len(set(seen)) == len(seen)
-            assert stay <= set(seen)
+            assert permanent_ids <= set(seen)
             keys = [(row["price"], row["id"]) if "price" in sort else row["id"] for row in rows]
             ordered = [(b < a) if sort.startswith("-") else (a < b) for a, b in pairwise(keys)]
             assert all(ordered)

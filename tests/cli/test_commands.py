@@ -1,8 +1,7 @@
-"""The commands, as child processes on a copy of the checkout."""
+"""The commands, run as child processes in a copy of the checkout."""
 
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -14,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from phresh.config import ROOT
 from tests.tools.processes import (
     Address,
     Served,
@@ -32,7 +30,7 @@ BODY = b'{"new_cleaning": {"name": "Clean my house", "price": 29.99}}'
 
 @pytest.fixture
 def folder():
-    """A folder that every user can enter; pytest's own are for us alone."""
+    """A folder that every user can enter; only the current user can enter those of pytest."""
     folder = Path(tempfile.mkdtemp(prefix="phresh-"))
     folder.chmod(0o755)
     yield folder
@@ -45,20 +43,22 @@ def checkout(folder):
     return copy_checkout(folder / "checkout")
 
 
-def test_make_run_serves_ends_and_keeps_the_data(checkout):
+def test_make_run_serves_stops_and_keeps_the_data(checkout):
     served = Served(checkout).wait()
     status, created = served.request("POST", "/api/cleanings/", BODY)
     assert status == 201
 
-    # A second one on the same data, and a shell beside it.
+    # A second server on the same data is rejected; commands work beside the first one.
     code, output = Served(checkout).end(0)
     assert code != 0
     assert "Another process runs serve on the data in" in output
     assert "Traceback" not in output
     assert "Clean my house" in flask(checkout, *ROWS).stdout
     assert flask(checkout, "db", "check").returncode == 0
-    tests = flask(checkout, "test", "-q", "-k", "has_its_default", "tests/test_cleanings.py")
-    assert "1 passed" in tests.stdout, tests.stdout
+    test_run = flask(
+        checkout, "test", "-q", "-k", "prepared_once", "tests/database/test_statements.py"
+    )
+    assert "1 passed" in test_run.stdout, test_run.stdout
     assert served.answers()
 
     code, output = served.end(signal.SIGTERM)
@@ -75,7 +75,7 @@ def test_make_run_serves_ends_and_keeps_the_data(checkout):
 
 
 @pytest.mark.slow
-def test_what_was_acknowledged_is_there_after_all_was_killed(checkout):
+def test_acknowledged_writes_survive_when_every_process_is_killed(checkout):
     served = Served(checkout).wait()
     assert served.request("POST", "/api/cleanings/", BODY)[0] == 201
     for process in running_in(checkout):
@@ -88,61 +88,29 @@ def test_what_was_acknowledged_is_there_after_all_was_killed(checkout):
 
 
 @pytest.mark.slow
-def test_the_readme_works_as_pasted(checkout):
-    served = Served(checkout).wait()
-    readme = (ROOT / "README.md").read_text()
-    blocks = [b for b in re.findall("```sh\n(.*?)```", readme, re.DOTALL) if "curl" in b]
-    flask(checkout, "demo")
-    session = "\n".join(blocks).replace("localhost:8000", f"localhost:{served.port}")
-    # The demo has the first ids; in the README it comes later.
-    session = re.sub(r"(cleanings|evaluations)/2/", r"\1/12/", session)
-    answers = iter(paste(checkout, session))
-    posted = next(answers)
-    assert '"Clean my house"' in posted
-    for expected in (
-        *(posted, '"anna"', '"owner" : {"username" : "anna"}', "34.50", '"ben"', " 403 ", " 401 "),
-        *('"pending"', '"cleo"', "Friday", '"cleo"', '"accepted"', '"cancelled"', '"accepted"'),
-        *('"Spotless"', '"total_evaluations" : 1', '"is_update"', " 204 ", " 401 "),
-        *(" 200 ", " 304 ", " 200 ", " 412 ", " 201 "),
-    ):
-        assert expected in next(answers)
-    assert list(answers) == []
-    served.end(signal.SIGINT, group=True)
-
-
-def paste(folder, block):
-    """What each line prints that begins with curl."""
-    marked = re.sub("^curl", "printf '\\f'; curl -s", block, flags=re.MULTILINE)
-    command = ["bash", "-e", "-c", marked]
-    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return [answer.strip() for answer in done.stdout.split("\f")[1:]]
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 2.0])
-def test_a_signal_in_the_first_moments_ends_everything(checkout, seconds):
+def test_a_signal_during_startup_stops_every_process(checkout, seconds):
     served = Served(checkout)
     time.sleep(seconds)
-    began = time.monotonic()
+    started_at = time.monotonic()
     served.end(signal.SIGTERM)
     assert wait_until(lambda: not running_in(checkout)), running_in(checkout)
-    # gunicorn's graceful time limit of 15 s is what a worker that lost the signal takes.
-    assert time.monotonic() - began < 10
+    # A worker that missed the signal would take gunicorn's graceful timeout of 15 s.
+    assert time.monotonic() - started_at < 10
 
 
 @pytest.mark.slow
-def test_a_signal_right_after_the_first_answer_ends_everything(checkout):
+def test_a_signal_right_after_the_first_response_stops_every_process(checkout):
     served = Served(checkout).wait()
-    began = time.monotonic()
+    started_at = time.monotonic()
     served.end(signal.SIGINT, group=True)
     assert wait_until(lambda: not running_in(checkout)), running_in(checkout)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - started_at < 10
 
 
 @pytest.mark.slow
-def test_a_killed_server_leaves_nothing_behind(checkout):
-    """No handler runs then: the kernel drops the locks and the keeper sees it."""
+def test_a_killed_server_leaves_no_process_behind(checkout):
+    """No signal handler runs: the kernel drops the lock, and the keeper process notices that."""
     served = Served(checkout).wait()
     masters = [p for p in running_in(checkout) if "gunicorn" in p]
     os.kill(min(int(p.split()[0]) for p in masters), signal.SIGKILL)
@@ -150,9 +118,9 @@ def test_a_killed_server_leaves_nothing_behind(checkout):
     served.process.communicate()
 
 
-def test_a_taken_port_is_one_line(checkout):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+def test_a_port_in_use_is_reported_in_one_line(checkout):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
         result = flask(checkout, "serve", PORT=str(port))
     assert result.returncode != 0
     assert (
@@ -167,7 +135,7 @@ def test_a_taken_port_is_one_line(checkout):
         *("postgresql://u:topsecret@127.0.0.1:1/n?nonsense=1", "postgresql://h:port/n"),
     ],
 )
-def test_a_broken_database_url_is_one_line(checkout, url):
+def test_an_invalid_database_url_is_reported_in_one_line(checkout, url):
     result = flask(checkout, "serve", DATABASE_URL=url, PORT=str(free_port()))
     assert result.returncode != 0
     assert result.stderr.count("\n") == 1
@@ -175,14 +143,14 @@ def test_a_broken_database_url_is_one_line(checkout, url):
     assert "topsecret" not in result.stderr
 
 
-def test_commands_that_need_no_database_start_none(checkout):
+def test_commands_that_need_no_database_do_not_start_one(checkout):
     assert "cleanings.create_cleaning" in flask(checkout, "routes").stdout
     assert json.loads(flask(checkout, "openapi", "print").stdout)["info"]["title"] == "Phresh"
     assert "serve" in flask(checkout, "--help").stdout
     assert not (checkout / "instance").exists()
 
 
-def test_commands_start_the_database_and_stop_it(checkout):
+def test_commands_start_and_stop_the_database(checkout):
     assert "Applied: Create cleanings" in flask(checkout, "db", "upgrade").stdout
     assert wait_until(lambda: not running_in(checkout)), running_in(checkout)
     assert flask(checkout, "db", "check").returncode == 0
@@ -201,13 +169,13 @@ def test_commands_start_the_database_and_stop_it(checkout):
         "disable-account anna",
     ],
 )
-def test_a_command_without_its_tables_is_one_line(checkout, command):
+def test_missing_tables_are_reported_in_one_line(checkout, command):
     result = flask(checkout, *command.split())
     assert result.returncode != 0
     assert result.stderr == "Error: The tables are missing: run flask db upgrade.\n"
 
 
-def test_the_demo_fills_the_database(checkout):
+def test_demo_fills_the_database(checkout):
     flask(checkout, "db", "upgrade")
     added = flask(checkout, "demo").stdout
     assert added.startswith("Added 10 cleanings, 9 offers, 2 evaluations.\n")
@@ -226,7 +194,7 @@ def test_the_demo_fills_the_database(checkout):
 
 
 @pytest.mark.slow
-def test_flask_run_serves_and_leaves_nothing(checkout):
+def test_flask_run_serves_and_leaves_no_process_behind(checkout):
     port = free_port()
     flask(checkout, "db", "upgrade")
     server = subprocess.Popen(
@@ -246,8 +214,8 @@ def test_flask_run_serves_and_leaves_nothing(checkout):
 
 
 @pytest.mark.slow
-def test_gunicorn_alone_starts_the_database_and_leaves_nothing(checkout):
-    """In a gevent worker, where to wait for the database must not stop the worker itself."""
+def test_gunicorn_alone_starts_and_stops_the_database(checkout):
+    """In a gevent worker, waiting for the database to start must not block the worker itself."""
     flask(checkout, "db", "upgrade")
     assert wait_until(lambda: not running_in(checkout)), running_in(checkout)
     served = Address(free_port())
@@ -283,23 +251,27 @@ def test_flask_shell_works(checkout):
 
 @pytest.mark.slow
 def test_a_path_too_long_for_a_socket_works(folder):
-    deep = folder / ("x" * 60) / ("y" * 60)
-    deep.parent.mkdir()
-    checkout = copy_checkout(deep)
+    long_path = folder / ("x" * 60) / ("y" * 60)
+    long_path.parent.mkdir()
+    checkout = copy_checkout(long_path)
     assert "Applied" in flask(checkout, "db", "upgrade").stdout
 
 
 @pytest.mark.slow
-def test_a_path_with_odd_characters_works(folder):
+def test_a_path_with_special_characters_works(folder):
     checkout = copy_checkout(folder / 'it\'s "a", $HOME % é')
     result = flask(checkout, "db", "upgrade")
     assert "Applied" in result.stdout, result.stderr
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.geteuid() != 0, reason="any other test shows it, run by such a user")
-@pytest.mark.skipif(not Path("/usr/bin/python3").exists(), reason="no Python for every user")
-def test_an_ordinary_user_gets_it_running_from_nothing(checkout):
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="run by an ordinary user, every other test covers this"
+)
+@pytest.mark.skipif(
+    not Path("/usr/bin/python3").exists(), reason="no Python that every user can run"
+)
+def test_make_run_installs_and_serves_as_an_ordinary_user(checkout):
     for path in [checkout, *checkout.rglob("*")]:
         shutil.chown(path, "nobody")
     served = Served(checkout, "PYTHON=/usr/bin/python3", user="nobody").wait(300)
@@ -309,21 +281,21 @@ def test_an_ordinary_user_gets_it_running_from_nothing(checkout):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to run PostgreSQL as another user")
-def test_as_root_in_a_folder_of_ones_own_nothing_is_opened_up(folder):
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root must run PostgreSQL as another user")
+def test_root_in_a_private_folder_stores_the_data_elsewhere_and_keeps_its_permissions(folder):
     private = folder / "private"
     private.mkdir(mode=0o700)
     checkout = copy_checkout(private / "checkout")
     served = Served(checkout).wait()
     _, output = served.end()
     assert f"can't reach {checkout}" in output
-    moved = Path(output.partition("Data ")[2].split()[0])
+    data_folder = Path(output.partition("Data ")[2].split()[0])
     try:
-        assert moved.parent == Path("/var/lib/phresh")
-        assert (moved / "data" / "PG_VERSION").exists()
+        assert data_folder.parent == Path("/var/lib/phresh")
+        assert (data_folder / "data" / "PG_VERSION").exists()
         assert private.stat().st_mode & 0o777 == 0o700
         assert not (checkout / "instance" / "postgres").exists()
         assert flask(checkout, "db", "check").returncode == 0
-        assert wait_until(lambda: not running_in(moved)), running_in(moved)
+        assert wait_until(lambda: not running_in(data_folder)), running_in(data_folder)
     finally:
-        shutil.rmtree(moved)
+        shutil.rmtree(data_folder)

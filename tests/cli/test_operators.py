@@ -1,4 +1,4 @@
-"""The commands of an operator: what nobody may do over the API, and what has had its time."""
+"""Commands for operators: changes that the API does not allow, and deleting expired rows."""
 
 import json
 
@@ -6,10 +6,10 @@ import pytest
 
 from tests.tools.users import PASSWORD
 
-NOBODY = "2147483647"
+UNKNOWN_ID = "2147483647"
 
 
-def test_a_guest_s_cleaning_is_changed(run, client, make_cleaning):
+def test_change_cleaning_changes_a_guest_cleaning(run, client, make_cleaning):
     cleaning_id = make_cleaning(name="Old", price="20.00")
     code, output = run("change-cleaning", str(cleaning_id), '{"name": "New", "price": "30.50"}')
     assert code == 0
@@ -18,23 +18,25 @@ def test_a_guest_s_cleaning_is_changed(run, client, make_cleaning):
 
 
 @pytest.mark.parametrize(
-    ("changes", "why"),
+    ("changes", "message"),
     [
-        ("{", "Broken JSON"),
+        ("{", "Malformed JSON"),
         ('{"price": 1.005}', "at most 2 decimals"),
         ('{"name": " "}', "Must not be blank."),
         ('{"owner": "anna"}', "Unknown field."),
         ("[]", "Invalid input type."),
     ],
 )
-def test_bad_changes_are_refused_and_nothing_changes(run, sql, make_cleaning, changes, why):
+def test_invalid_changes_are_rejected_and_nothing_changes(
+    run, sql, make_cleaning, changes, message
+):
     code, output = run("change-cleaning", str(make_cleaning(name="Old")), changes)
     assert code != 0
-    assert why in output
+    assert message in output
     assert sql("SELECT name FROM cleanings") == [("Old",)]
 
 
-def test_a_guest_s_cleaning_is_deleted(run, sql, make_cleaning):
+def test_delete_cleaning_deletes_a_guest_cleaning(run, sql, make_cleaning):
     cleaning_id, other = make_cleaning(), make_cleaning()
     assert run("delete-cleaning", str(cleaning_id)) == (0, f"Deleted cleaning {cleaning_id}.\n")
     assert sql("SELECT id FROM cleanings") == [(other,)]
@@ -43,21 +45,23 @@ def test_a_guest_s_cleaning_is_deleted(run, sql, make_cleaning):
 @pytest.mark.parametrize(
     ("arguments", "noun"),
     [
-        (("change-cleaning", NOBODY, "{}"), "cleaning"),
-        (("delete-cleaning", NOBODY), "cleaning"),
+        (("change-cleaning", UNKNOWN_ID, "{}"), "cleaning"),
+        (("delete-cleaning", UNKNOWN_ID), "cleaning"),
         (("disable-account", "nobody"), "account"),
     ],
 )
-def test_what_is_not_there_is_one_line(run, arguments, noun):
+def test_a_missing_cleaning_or_account_is_reported_in_one_line(run, arguments, noun):
     assert run(*arguments) == (1, f"Error: There is no such {noun}.\n")
 
 
 @pytest.mark.parametrize("cleaning_id", ["0", "-1", "2147483648", "x"])
-def test_what_is_no_id_is_refused(run, cleaning_id):
+def test_an_invalid_id_is_rejected(run, cleaning_id):
     assert run("delete-cleaning", cleaning_id)[0] == 2
 
 
-def test_a_disabled_account_is_out_until_it_logs_in_again(run, client, anna, ben, sql):
+def test_a_disabled_account_is_logged_out_and_logs_in_again_once_enabled(
+    run, client, anna, ben, sql
+):
     form = {"username": anna.email, "password": PASSWORD}
     assert run("disable-account", "ANNA") == (0, "Disabled ANNA.\n")
     assert anna.client.get("/api/users/me/").status_code == 401
@@ -69,14 +73,14 @@ def test_a_disabled_account_is_out_until_it_logs_in_again(run, client, anna, ben
     assert client.post("/api/users/login/token/", data=form).status_code == 200
 
 
-def test_what_has_had_its_time_is_removed(run, anna, sql):
+def test_remove_expired_deletes_expired_rows(run, anna, sql):
     sql(
         "INSERT INTO tokens (hash, user_id, expires_at) VALUES (sha256('a'), :user, now())",
         user=anna.id,
     )
     sql("INSERT INTO attempts (key, at) VALUES ('old', now() - interval '61 minutes')")
     sql("INSERT INTO attempts (key, at) VALUES ('young', now() - interval '59 minutes')")
-    expected = "Removed 0 idempotency keys, 1 tokens, 1 counted tries.\n"
+    expected = "Deleted 0 idempotency keys, 1 tokens, 1 login counters.\n"
     assert run("remove-expired") == (0, expected)
     assert anna.client.get("/api/users/me/").status_code == 200
     assert sql("SELECT key FROM attempts") == [("young",)]

@@ -1,27 +1,26 @@
-"""Requests that schemathesis makes of the OpenAPI document, to the server as it is run."""
+"""Requests that schemathesis generates from the OpenAPI document, to the server as it runs."""
 
 import importlib.util
 import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from flask_migrate import upgrade
 
 from phresh import create_app
+from phresh.config import ROOT
 from phresh.database.base import db
 from tests.tools.cluster import Phresh
 from tests.tools.processes import copy_checkout, environment
-from tests.tools.schemathesis_data import fill
+from tests.tools.schemathesis_data import cursors, fill
 
-# `make fuzz` gives others.
+# `make fuzz` sets others.
 SECONDS = os.environ.get("FUZZ_SECONDS", "60")
 SEED = os.environ.get("FUZZ_SEED", "1")
 
-
-# One who asks for everything, and another who must not get what is theirs.
+# The sender of all requests, and another user, who must not see what is theirs.
 USERS = {"user-1": "token-1", "user-3": "token-3"}
 ACCOUNTS = {
     "auth": [
@@ -42,12 +41,13 @@ def served(make_database, tmp_path):
     if importlib.util.find_spec("schemathesis") is None:
         pytest.skip("No schemathesis: make install")
     url = make_database("schemathesis")
-    with create_app({"DATABASE_URL": url}).app_context():
+    app = create_app({"DATABASE_URL": url})
+    with app.app_context():
         upgrade()
         with db.engine.begin() as connection:
-            for statement in fill():
-                connection.exec_driver_sql(statement)
+            data = {"paths": fill(connection), "cursors": cursors(app)}
         db.engine.dispose()
+    (tmp_path / "data.json").write_text(json.dumps(data))
     cheap = {"ARGON2_TIME_COST": "1", "ARGON2_MEMORY_COST": "8", "RATELIMIT_ENABLED": "false"}
     served = Phresh(copy_checkout(tmp_path / "checkout"), url, **cheap)
     yield served
@@ -55,7 +55,7 @@ def served(make_database, tmp_path):
 
 
 @pytest.mark.slow
-def test_every_request_is_answered_as_the_document_says(served, tmp_path):
+def test_every_response_is_as_the_document_says(served, tmp_path):
     report = tmp_path / "report.json"
     options = {
         "--checks": "all",
@@ -69,23 +69,27 @@ def test_every_request_is_answered_as_the_document_says(served, tmp_path):
     (tmp_path / "accounts.json").write_text(json.dumps(ACCOUNTS))
     command = [sys.executable, "-m", "schemathesis.cli", "run"]
     command += [str(part) for option in options.items() for part in option]
-    hooks = Path(__file__).with_name("schemathesis_hooks.py")
+    hooks = {
+        "SCHEMATHESIS_HOOKS": "tests.tools.schemathesis_hooks",
+        "SCHEMATHESIS_DATA": str(tmp_path / "data.json"),
+        "PYTHONPATH": str(ROOT),
+    }
     done = subprocess.run(
         [*command, f"http://127.0.0.1:{served.port}/openapi.json"],
         cwd=tmp_path,
-        env=environment(SCHEMATHESIS_HOOKS=str(hooks), PYTHONPATH=str(hooks.parent)),
+        env=environment(**hooks),
         timeout=int(SECONDS) + 60,
     )
     assert done.returncode == 0  # what it prints has the requests
-    # A value that only the database refused is logged as an error, and so is any traceback.
+    # A value that only the database rejects is logged as an error, and so is any traceback.
     assert '"level": "ERROR"' not in served.log.read_text()
-    told = json.loads(report.read_text())
-    assert set(told["phases"]) == {
-        phase for phase, of in told["phases"].items() if of["status"] == "success"
+    results = json.loads(report.read_text())
+    assert set(results["phases"]) == {
+        phase for phase, of in results["phases"].items() if of["status"] == "success"
     }
     accepted = {
         name: sum(phase["accepted"] for phase in phases.values())
-        for name, phases in told["valid_rates"].items()
+        for name, phases in results["valid_rates"].items()
     }
-    assert len(accepted) == told["operations"]["total"]
+    assert len(accepted) == results["operations"]["total"]
     assert all(accepted.values()), accepted

@@ -1,24 +1,24 @@
-"""A whole story over HTTP: posted, bid on, taken, cancelled, taken again, rated, shown."""
+"""The life of a cleaning over HTTP, from registration to the deletion of all accounts."""
 
 
 def register(app, name):
     client = app.test_client()
     new = {"email": f"{name}@phresh.example", "username": name, "password": "four cats on a roof"}
-    answer = client.post("/api/users/", json={"new_user": new})
-    assert answer.status_code == 201
-    token = answer.json["access_token"]["access_token"]
+    response = client.post("/api/users/", json={"new_user": new})
+    assert response.status_code == 201
+    token = response.json["access_token"]["access_token"]
     client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {token}"
     return client
 
 
-def test_a_job_from_its_posting_to_its_rating(app, client):
+def test_a_cleaning_can_be_posted_taken_cancelled_and_rated(app, client):
     anna, ben, cleo = (register(app, name) for name in ("anna", "ben", "cleo"))
-    phone = {"profile_update": {"full_name": "Ben", "phone_number": "0123"}}
-    assert ben.patch("/api/profiles/me/", json=phone).json["phone_number"] == "0123"
+    contact = {"profile_update": {"full_name": "Ben", "phone_number": "0123"}}
+    assert ben.patch("/api/profiles/me/", json=contact).json["phone_number"] == "0123"
 
     new = {"new_cleaning": {"name": "My attic", "price": 30}}
     job = anna.post("/api/cleanings/", json=new).headers["Location"]
-    number = int(job.split("/")[-2])
+    cleaning_id = int(job.split("/")[-2])
     offers = f"{job}offers/"
     assert ben.post(offers, json={"new_offer": {"message": "Friday?"}}).status_code == 201
     assert cleo.post(offers).status_code == 201
@@ -28,7 +28,7 @@ def test_a_job_from_its_posting_to_its_rating(app, client):
     assert anna.put(f"{offers}ben/").json["status"] == "accepted"
     assert anna.get("/api/profiles/ben/").json["phone_number"] == "0123"
     assert ben.get("/api/profiles/anna/").json["email"] == "anna@phresh.example"
-    assert cleo.get("/api/users/me/offers/?status=rejected").json[0]["cleaning_id"] == number
+    assert cleo.get("/api/users/me/offers/?status=rejected").json[0]["cleaning_id"] == cleaning_id
     assert client.get(job).json["status"] == "taken"
     assert client.get("/api/cleanings/?status=open").json == []
     assert anna.delete(job).status_code == 409
@@ -38,10 +38,10 @@ def test_a_job_from_its_posting_to_its_rating(app, client):
     assert anna.put(f"{offers}cleo/").json["status"] == "accepted"
     rating = {"overall_rating": 4, "efficiency": 5, "headline": "Spotless"}
     evaluations = "/api/users/cleo/evaluations/"
-    answer = anna.post(f"{evaluations}{number}/", json={"evaluation_create": rating})
-    assert answer.status_code == 201
-    assert client.get(answer.headers["Location"]).json == answer.json
-    assert client.get(evaluations).json == [answer.json]
+    response = anna.post(f"{evaluations}{cleaning_id}/", json={"evaluation_create": rating})
+    assert response.status_code == 201
+    assert client.get(response.headers["Location"]).json == response.json
+    assert client.get(evaluations).json == [response.json]
     assert client.get(job).json["status"] == "completed"
 
     stats = client.get(f"{evaluations}stats/").json

@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from phresh import create_app
 from phresh.database.base import db
+from tests.tools.features import features
 
 CONSTRAINTS = """
     SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
@@ -78,27 +79,19 @@ def test_each_goes_down_and_up_by_itself(migrated):
         downgrade()
 
 
-FILL = """
-    INSERT INTO users (email, username, password_hash) VALUES ('a@b.example', 'anna', '');
-    INSERT INTO tokens (hash, user_id, expires_at)
-        SELECT sha256('a'), id, 'infinity' FROM users;
-    INSERT INTO attempts (key) VALUES ('k');
-    INSERT INTO cleanings (name, price, owner_id) SELECT 'Hers', 1, id FROM users;
-    INSERT INTO cleanings (name, price) VALUES ('A guest''s', 1);
-    INSERT INTO profiles (user_id) SELECT id FROM users;
-    INSERT INTO offers (cleaning_id, user_id, status)
-        SELECT cleanings.id, users.id, 'completed' FROM cleanings, users WHERE owner_id IS NULL;
-    INSERT INTO evaluations (cleaning_id, cleaner_id, overall_rating)
-        SELECT cleaning_id, user_id, 5 FROM offers;
-    INSERT INTO idempotency_keys VALUES ('', 'POST', '/', 'k', '');
-"""
-
-
 def test_they_run_down_and_up_with_rows_in_every_table(migrated):
+    rows = {}
+    for feature in features().values():
+        rows |= feature.rows
     with db.engine.begin() as connection:
-        connection.execute(text(FILL))
-        for table in db.metadata.tables:
-            assert connection.scalar(text(f"SELECT count(*) FROM {table}")), table
+        for table in db.metadata.sorted_tables:
+            assert table.name in rows, (
+                f"No test inserts a row into the table {table.name}: add the SQL to `rows` in the "
+                "tests/<feature>/routes.py of its feature."
+            )
+            connection.execute(text(rows.pop(table.name)))
+            assert connection.scalar(text(f"SELECT count(*) FROM {table}")), table.name
+    assert not rows, f"`rows` of a tests/<feature>/routes.py has no such tables: {sorted(rows)}"
     downgrade(revision="91ac0fb8413f")
     upgrade()
     with db.engine.connect() as connection:

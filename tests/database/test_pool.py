@@ -1,4 +1,4 @@
-"""The connections that requests share: in turn, and never more than allowed."""
+"""The connection pool: first come, first served, and never more connections than its size."""
 
 import socket
 import threading
@@ -29,35 +29,35 @@ def make_pool(size=1, seconds=5.0, connect=FakeDriver):
     return Pool(connect, size=size, seconds=seconds, prepares=True)
 
 
-def waiting(pool, order, name):
-    """A thread that waits for a connection, notes its name when it has it, and gives it back."""
+def start_waiting(pool, acquired_by, name):
+    """Start a thread that waits for a connection, records its name and releases it."""
 
-    def take():
+    def acquire_and_release():
         connection = pool.acquire(60)
-        order.append(name)
+        acquired_by.append(name)
         pool.release(connection)
 
-    thread = threading.Thread(target=take)
+    thread = threading.Thread(target=acquire_and_release)
     before = len(pool._waiting)
     thread.start()
     assert wait_until(lambda: len(pool._waiting) == before + 1)
     return thread
 
 
-def test_who_waits_longest_is_next():
-    pool, order = make_pool(), []
-    mine = pool.acquire(1)
-    threads = [waiting(pool, order, name) for name in "abcdef"]
-    pool.release(mine)
-    again = pool.acquire(60)  # asked for last, when the first has not gone on yet
-    order.append("again")
-    pool.release(again)
+def test_the_longest_waiting_request_gets_the_next_connection():
+    pool, acquired_by = make_pool(), []
+    first_connection = pool.acquire(1)
+    threads = [start_waiting(pool, acquired_by, name) for name in "abcdef"]
+    pool.release(first_connection)
+    last_connection = pool.acquire(60)  # waits last, before the first thread has continued
+    acquired_by.append("last")
+    pool.release(last_connection)
     for thread in threads:
         thread.join()
-    assert order == [*"abcdef", "again"]
+    assert acquired_by == [*"abcdef", "last"]
 
 
-def test_the_one_used_last_is_given_first():
+def test_the_most_recently_used_connection_is_acquired_first():
     pool = make_pool(size=3)
     first, second = pool.acquire(1), pool.acquire(1)
     pool.release(first)
@@ -66,54 +66,54 @@ def test_the_one_used_last_is_given_first():
     assert pool.acquire(1) is first
 
 
-def test_there_are_no_more_than_allowed_and_a_lost_one_is_replaced():
+def test_the_pool_opens_no_more_than_its_size_and_replaces_a_lost_connection():
     opened = []
     pool = make_pool(
         size=2, seconds=0.05, connect=lambda: opened.append(FakeDriver()) or opened[-1]
     )
-    taken = [pool.acquire(1), pool.acquire(1)]
+    acquired = [pool.acquire(1), pool.acquire(1)]
     with pytest.raises(psycopg2.OperationalError, match="No connection was free"):
         pool.acquire(1)
     pool.release(None)
-    assert pool.acquire(1) not in taken
+    assert pool.acquire(1) not in acquired
     assert len(opened) == 3
 
 
-def test_the_shorter_time_is_waited():
+def test_acquire_waits_for_the_shorter_of_both_timeouts():
     pool = make_pool(seconds=60)
     pool.acquire(1)
     with pytest.raises(psycopg2.OperationalError):
         pool.acquire(0.01)
     with pytest.raises(psycopg2.OperationalError):
-        pool.acquire(-1)  # a request whose time is up
+        pool.acquire(-1)  # the deadline of the request has passed
 
 
-def test_who_gave_up_is_passed_over():
-    pool, order = make_pool(), []
-    mine = pool.acquire(1)
+def test_a_waiter_that_timed_out_is_skipped():
+    pool, acquired_by = make_pool(), []
+    first_connection = pool.acquire(1)
     with pytest.raises(psycopg2.OperationalError):
         pool.acquire(0.01)
-    thread = waiting(pool, order, "a")
-    pool.release(mine)
+    thread = start_waiting(pool, acquired_by, "a")
+    pool.release(first_connection)
     thread.join()
-    assert pool.acquire(1) is mine
+    assert pool.acquire(1) is first_connection
 
 
-def test_a_place_is_free_again_when_none_can_be_opened():
-    answers = iter([psycopg2.OperationalError("away"), None])
+def test_a_failed_connection_attempt_does_not_use_up_the_pool():
+    results = iter([psycopg2.OperationalError("down"), None])
 
     def connect():
-        if error := next(answers):
+        if error := next(results):
             raise error
         return FakeDriver()
 
     pool = make_pool(connect=connect)
-    with pytest.raises(psycopg2.OperationalError, match="away"):
+    with pytest.raises(psycopg2.OperationalError, match="down"):
         pool.acquire(1)
     assert pool.acquire(1)
 
 
-def test_an_old_one_is_closed_and_replaced(monkeypatch):
+def test_an_old_connection_is_closed_and_replaced(monkeypatch):
     pool = make_pool()
     old = pool.acquire(1)
     pool.release(old)
@@ -124,84 +124,84 @@ def test_an_old_one_is_closed_and_replaced(monkeypatch):
 
 
 @pytest.fixture
-def ends():
-    """The two ends of a connection."""
-    here, there = socket.socketpair()
-    with here, there:
-        yield here, there
+def socket_pair():
+    """The two ends of a socket connection."""
+    near_end, far_end = socket.socketpair()
+    with near_end, far_end:
+        yield near_end, far_end
 
 
 @pytest.fixture
-def waker(ends):
-    waker = Waker(ends[0].fileno())
+def waker(socket_pair):
+    waker = Waker(socket_pair[0].fileno())
     yield waker
     waker.close()
 
 
-def test_who_waits_is_woken_when_there_is_something_to_read(ends, waker):
+def test_a_waiter_is_woken_when_data_arrives(socket_pair, waker):
     for _ in range(3):
-        gevent.spawn(ends[1].send, b"x")
+        gevent.spawn(socket_pair[1].send, b"x")
         waker.wait(time.monotonic() + 60)
-        assert ends[0].recv(2, socket.MSG_DONTWAIT) == b"x"
+        assert socket_pair[0].recv(2, socket.MSG_DONTWAIT) == b"x"
 
 
-def test_a_wait_ends_at_its_time_though_one_before_had_longer(ends, waker):
-    gevent.spawn(ends[1].send, b"x")
+def test_a_wait_times_out_after_an_earlier_longer_wait(socket_pair, waker):
+    gevent.spawn(socket_pair[1].send, b"x")
     waker.wait(time.monotonic() + 60)
-    ends[0].recv(1)
-    until = time.monotonic() + 0.1
+    socket_pair[0].recv(1)
+    deadline = time.monotonic() + 0.1
     with gevent.Timeout(30):
-        waker.wait(until)
-    assert time.monotonic() >= until - 0.01  # the loop's clock is that coarse
+        waker.wait(deadline)
+    assert time.monotonic() >= deadline - 0.01  # the resolution of the loop's clock
 
 
-def test_a_wait_goes_on_though_one_before_had_less(ends, waker):
-    gevent.spawn(ends[1].send, b"x")
+def test_a_wait_is_not_cut_short_by_an_earlier_shorter_wait(socket_pair, waker):
+    gevent.spawn(socket_pair[1].send, b"x")
     waker.wait(time.monotonic() + 0.1)
-    ends[0].recv(1)
-    until, times = time.monotonic() + 0.4, 0
-    while time.monotonic() < until:
-        waker.wait(until)
-        times += 1
-    assert times <= 4  # once for the time before, once for its own, and what the clock is coarse
+    socket_pair[0].recv(1)
+    deadline, wait_count = time.monotonic() + 0.4, 0
+    while time.monotonic() < deadline:
+        waker.wait(deadline)
+        wait_count += 1
+    assert wait_count <= 4  # the earlier timer, its own, and two for the resolution of the clock
 
 
-def test_what_nobody_waits_for_wakes_nobody_again_and_again(ends, monkeypatch):
+def test_unread_data_wakes_the_loop_only_once(socket_pair, monkeypatch):
     wakes = []
     wake = Waker._wake
     monkeypatch.setattr(Waker, "_wake", lambda waker: (wakes.append(1), wake(waker)))
-    waker = Waker(ends[0].fileno())
-    gevent.spawn(ends[1].send, b"x")
+    waker = Waker(socket_pair[0].fileno())
+    gevent.spawn(socket_pair[1].send, b"x")
     waker.wait(time.monotonic() + 60)
     wakes.clear()
     gevent.sleep(0.05)
     assert len(wakes) == 1
-    waker.wait(time.monotonic() + 60)  # it is still there for who asks next
+    waker.wait(time.monotonic() + 60)  # the data is still there for the next wait
     waker.close()
     wakes.clear()
     gevent.sleep(0.05)
     assert wakes == []
 
 
-def test_another_connection_may_have_the_number_of_one_that_was_closed(waker, ends):
-    gevent.spawn(ends[1].send, b"x")
+def test_a_new_connection_can_reuse_the_descriptor_of_a_closed_one(waker, socket_pair):
+    gevent.spawn(socket_pair[1].send, b"x")
     waker.wait(time.monotonic() + 60)
-    number = ends[0].fileno()
-    ends[0].close()  # as psycopg2 does, before we know
+    descriptor = socket_pair[0].fileno()
+    socket_pair[0].close()  # as psycopg2 does, before the waker is closed
     waker.close()
-    here, there = socket.socketpair()
-    with here, there:
-        assert here.fileno() == number
-        other = Waker(number)
-        gevent.spawn(there.send, b"y")
+    near_end, far_end = socket.socketpair()
+    with near_end, far_end:
+        assert near_end.fileno() == descriptor
+        other = Waker(descriptor)
+        gevent.spawn(far_end.send, b"y")
         other.wait(time.monotonic() + 60)
-        assert here.recv(2, socket.MSG_DONTWAIT) == b"y"
+        assert near_end.recv(2, socket.MSG_DONTWAIT) == b"y"
         other.close()
 
 
 @pytest.fixture
 def wakers(monkeypatch, app):
-    """Those that were made, and those that were closed, while all is waited for as in a worker."""
+    """The wakers that were made and those that were closed, with the wait callback of a worker."""
     made, closed = [], []
     make, close = Waker.__init__, Waker.close
     monkeypatch.setattr(
@@ -215,7 +215,7 @@ def wakers(monkeypatch, app):
         extensions.set_wait_callback(before)
 
 
-def test_a_connection_is_watched_until_it_is_closed(wakers):
+def test_a_connection_has_one_waker_until_it_is_closed(wakers):
     made, closed = wakers
     for _ in range(3):
         fetch_autocommit(sql_text("SELECT pg_sleep(0.01)"))
@@ -227,7 +227,7 @@ def test_a_connection_is_watched_until_it_is_closed(wakers):
     pool.release(None)
 
 
-def test_one_that_psycopg2_closed_is_watched_no_more(wakers):
+def test_the_waker_of_a_connection_closed_by_psycopg2_is_closed(wakers):
     made, closed = wakers
     before = _deadline.set(time.monotonic() + 0.05)
     with pytest.raises(psycopg2.OperationalError, match="in time"):

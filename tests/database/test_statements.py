@@ -1,4 +1,4 @@
-"""How queries are sent: prepared once a connection, anew when that connection went stale."""
+"""How queries are sent: prepared once per connection, and again when the connection is stale."""
 
 import psycopg2
 import pytest
@@ -18,7 +18,7 @@ TABLE = "CREATE TABLE moving (id int)"
 
 
 @query
-def everything():
+def all_rows():
     return text("SELECT * FROM moving")
 
 
@@ -28,114 +28,122 @@ def prices_over(minimum, *, unused=None, price):
 
 
 @pytest.fixture
-def one(settings, sql):
-    """An app with one connection, which prepares statements: the current one, after that of sql."""
+def single_connection_app(settings, sql):
+    """The current app, with one connection, which prepares statements."""
     if not settings["PREPARED_STATEMENTS"]:
         pytest.skip("Not through PgBouncer")
-    one = create_app({**settings, "POOL_SIZE": 1})
-    with one.app_context():
-        yield one
+    single_connection_app = create_app({**settings, "POOL_SIZE": 1})
+    with single_connection_app.app_context():
+        yield single_connection_app
         db.engine.dispose()
 
 
 @pytest.fixture
-def moving(sql):
-    """A table that a test may change."""
+def changing_table(sql):
+    """Make a table that a test can change."""
     sql(TABLE)
     yield sql
     sql("DROP TABLE moving")
 
 
-def prepared():
+def prepared_statements():
     found = fetch(sql_text("SELECT name, generic_plans + custom_plans FROM pg_prepared_statements"))
     return dict(found)
 
 
-def backend():
+def backend_pid():
     return fetch(sql_text("SELECT pg_backend_pid()"))[0][0]
 
 
-def test_a_query_is_prepared_once_and_run_each_time(one, make_cleaning):
+def test_a_query_is_prepared_once_and_executed_each_time(single_connection_app, make_cleaning):
     job = make_cleaning()
-    client = one.test_client()
+    client = single_connection_app.test_client()
     for _ in range(3):
         assert client.get(f"{PATH}{job}/").status_code == 200
-    assert list(prepared().values()) == [3]
+    assert list(prepared_statements().values()) == [3]
 
 
-def test_constants_and_parts_and_values_come_where_they_belong(one, make_cleaning):
+def test_constants_arguments_and_parameters_get_the_right_values(
+    single_connection_app, make_cleaning
+):
     for price in (1, 2, 3):
         make_cleaning(name=f"For {price}", price=price)
     assert fetch(prices_over(0, price=2)) == [("For 3",)]
     assert fetch(prices_over(1, price=0)) == [("For 2",), ("For 3",)]
     assert fetch(prices_over(1, price=2)) == [("For 3",)]
-    assert list(prepared().values()) == [3]
+    assert list(prepared_statements().values()) == [3]
 
 
-def test_what_is_planned_by_its_values_is_not_prepared(one, client):
-    client = one.test_client()
+def test_queries_planned_by_their_values_are_not_prepared(single_connection_app, client):
+    client = single_connection_app.test_client()
     assert client.get(PATH, query_string={"q": "word"}).status_code == 200
     assert client.get(PATH, query_string={"price_min": 3}).status_code == 200
     assert client.get(PATH, query_string={"cleaning_type": "dust_up"}).status_code == 200
-    assert prepared() == {}
+    assert prepared_statements() == {}
     assert client.get(PATH, query_string={"price_min": 3, "sort": "price"}).status_code == 200
-    assert len(prepared()) == 1
+    assert len(prepared_statements()) == 1
 
 
-def test_the_oldest_is_forgotten_when_there_are_many(one, monkeypatch):
+def test_the_oldest_prepared_statement_is_deallocated_at_the_limit(
+    single_connection_app, monkeypatch
+):
     monkeypatch.setattr("phresh.database.pool.PREPARED_MAX", 3)
-    client = one.test_client()
+    client = single_connection_app.test_client()
     for limit in (1, 2, 3, 4, 5, 1):
         assert client.get(PATH, query_string={"limit": limit}).status_code == 200
-        assert len(prepared()) <= 3
+        assert len(prepared_statements()) <= 3
 
 
-def test_nothing_is_prepared_where_the_setting_says_so(settings, make_cleaning):
+def test_nothing_is_prepared_when_prepared_statements_is_false(settings, make_cleaning):
     app = create_app({**settings, "POOL_SIZE": 1, "PREPARED_STATEMENTS": False})
     job = make_cleaning()
     with app.app_context():
         assert app.test_client().get(f"{PATH}{job}/").json["id"] == job
         assert fetch(prices_over(0, price=2)) == [("Job 1",)]
-        assert prepared() == {}
+        assert prepared_statements() == {}
         db.engine.dispose()
 
 
-def test_what_a_migration_changed_is_planned_anew(one, moving):
-    assert fetch(everything()) == []
-    before = backend()
-    moving("ALTER TABLE moving ADD COLUMN more int")
-    moving("INSERT INTO moving VALUES (1, 2)")
-    assert fetch(everything()) == [(1, 2)]
-    assert backend() != before
+def test_a_table_changed_by_a_migration_is_read_on_a_new_connection(
+    single_connection_app, changing_table
+):
+    assert fetch(all_rows()) == []
+    before = backend_pid()
+    changing_table("ALTER TABLE moving ADD COLUMN more int")
+    changing_table("INSERT INTO moving VALUES (1, 2)")
+    assert fetch(all_rows()) == [(1, 2)]
+    assert backend_pid() != before
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("statement", ["DEALLOCATE ALL", "SELECT pg_terminate_backend({}, 5000)"])
-def test_what_a_connection_lost_between_two_requests_no_client_sees(one, sql, method, statement):
-    client = one.test_client()
+def test_a_stale_connection_is_replaced_without_an_error(
+    single_connection_app, sql, method, statement
+):
+    client = single_connection_app.test_client()
 
-    def ask():
+    def send_request():
         return client.get(PATH) if method == "GET" else client.post(PATH, json=NEW)
 
-    assert ask().status_code in (200, 201)
+    assert send_request().status_code in (200, 201)
     if "terminate" in statement:
-        sql(statement.format(backend()))
+        sql(statement.format(backend_pid()))
     else:
         fetch(sql_text(statement))
-    assert ask().status_code in (200, 201)
+    assert send_request().status_code in (200, 201)
     assert sql("SELECT count(*) FROM cleanings") == [(2 if method == "POST" else 0,)]
 
 
-def test_a_new_connection_that_is_lost_is_not_replaced(one, sql):
-    """Else a statement that the server can't stand would be sent as often as it can fail."""
+def test_a_new_connection_that_is_lost_is_not_replaced(single_connection_app, sql):
+    """Otherwise a statement that crashes the server would be sent again and again."""
     kill = "SELECT pg_terminate_backend(pg_backend_pid())"
-    client = with_view(one, kill).test_client()
+    client = with_view(single_connection_app, kill).test_client()
     assert client.get("/run/").status_code == 503
     assert client.get("/run/").status_code == 503
 
 
-def test_a_commit_that_postgresql_turns_into_a_rollback_is_no_answer(one, sql):
-    """A view that swallows an error has nothing to acknowledge."""
+def test_a_commit_that_postgresql_turns_into_a_rollback_returns_500(single_connection_app, sql):
+    """A view that swallows a database error must not respond with success."""
     blp = Blueprint("swallowing", __name__)
 
     @blp.route("/swallow/", methods=["POST"])
@@ -147,10 +155,10 @@ def test_a_commit_that_postgresql_turns_into_a_rollback_is_no_answer(one, sql):
         except Exception:
             return "{}"
 
-    one.register_blueprint(blp)
-    assert one.test_client().post("/swallow/").status_code == 500
+    single_connection_app.register_blueprint(blp)
+    assert single_connection_app.test_client().post("/swallow/").status_code == 500
     assert sql("SELECT count(*) FROM cleanings") == [(0,)]
-    assert one.test_client().get(PATH).status_code == 200
+    assert single_connection_app.test_client().get(PATH).status_code == 200
 
 
 def with_view(app, statement):
@@ -165,23 +173,23 @@ def with_view(app, statement):
     return app
 
 
-def test_a_transaction_begins_though_its_first_query_was_refused(one, sql):
-    """By PREPARE, which is sent before BEGIN."""
+def test_a_transaction_begins_even_if_its_first_query_fails(single_connection_app, sql):
+    """PREPARE is sent before BEGIN, and fails here."""
     blp = Blueprint("beginning", __name__)
 
     @query
-    def nowhere():
+    def from_missing_table():
         return text("SELECT * FROM nowhere")
 
     @blp.route("/begin/", methods=["POST"])
     @blp.response(201)
     def begin():
         try:
-            fetch(nowhere())
+            fetch(from_missing_table())
         except psycopg2.Error:
             fetch(sql_text("INSERT INTO cleanings (name, price) VALUES ('One', 1)"))
         return 1 / 0
 
-    one.register_blueprint(blp)
-    assert one.test_client().post("/begin/").status_code == 500
+    single_connection_app.register_blueprint(blp)
+    assert single_connection_app.test_client().post("/begin/").status_code == 500
     assert sql("SELECT count(*) FROM cleanings") == [(0,)]

@@ -1,4 +1,4 @@
-"""Evaluations over HTTP: what is taken, what is listed, what it comes to."""
+"""Evaluations over HTTP: validation, lists, statistics and the constraints of the database."""
 
 import pytest
 from sqlalchemy.exc import IntegrityError
@@ -10,17 +10,17 @@ LIST = "/api/users/ben/evaluations/"
 
 
 @pytest.fixture
-def story(make_user, make_cleaning):
+def make_story(make_user, make_cleaning):
     return lambda state: Story(make_user, make_cleaning, state)
 
 
-def rate(told, **values):
+def rate(story, **values):
     body = {"evaluation_create": {"overall_rating": 4, **values}}
-    return told.anna.client.post(told.evaluation, json=body)
+    return story.anna.client.post(story.evaluation, json=body)
 
 
-def test_an_evaluation_is_answered_in_full(story, client):
-    told = story("taken")
+def test_a_new_evaluation_is_returned_in_full(make_story, client):
+    story = make_story("taken")
     full = {
         "professionalism": 1,
         "completeness": 2,
@@ -30,26 +30,26 @@ def test_an_evaluation_is_answered_in_full(story, client):
         "comment": "Even the cat approves.",
         "no_show": True,
     }
-    answer = rate(told, **full)
-    assert answer.status_code == 201
+    response = rate(story, **full)
+    assert response.status_code == 201
     people = {"cleaner": {"username": "ben"}, "owner": {"username": "anna"}}
-    assert answer.json == {
-        "cleaning_id": told.job,
+    assert response.json == {
+        "cleaning_id": story.job,
         **people,
         **full,
-        "created_at": answer.json["created_at"],
+        "created_at": response.json["created_at"],
     }
-    assert answer.headers["Location"] == told.evaluation
-    assert client.get(told.evaluation).json == answer.json
-    assert client.get(LIST).json == [answer.json]
+    assert response.headers["Location"] == story.evaluation
+    assert client.get(story.evaluation).json == response.json
+    assert client.get(LIST).json == [response.json]
 
 
-def test_it_completes_the_job_and_the_offer(story, client, sql):
-    told = story("taken")
-    assert rate(told).status_code == 201
+def test_an_evaluation_completes_the_cleaning_and_the_offer(make_story, client, sql):
+    story = make_story("taken")
+    assert rate(story).status_code == 201
     assert standing(sql) == ("completed", {"ben": "completed", "cleo": "rejected"})
-    assert client.get(told.url).json["status"] == "completed"
-    again = rate(told)
+    assert client.get(story.url).json["status"] == "completed"
+    again = rate(story)
     assert (again.status_code, again.json["detail"]) == (
         409,
         "You have already rated this cleaning.",
@@ -57,41 +57,41 @@ def test_it_completes_the_job_and_the_offer(story, client, sql):
 
 
 @pytest.mark.parametrize(
-    ("state", "status", "why"),
+    ("state", "status", "detail"),
     [
         ("open", 404, "This user has not made an offer on this cleaning."),
         ("pending", 409, "Only an accepted cleaner can be rated; this offer is pending."),
         ("cancelled", 409, "Only an accepted cleaner can be rated; this offer is cancelled."),
     ],
 )
-def test_nobody_is_rated_before_they_are_taken(story, sql, state, status, why):
-    answer = rate(story(state))
-    assert (answer.status_code, answer.json["detail"]) == (status, why)
+def test_a_bidder_without_an_accepted_offer_cannot_be_rated(make_story, sql, state, status, detail):
+    response = rate(make_story(state))
+    assert (response.status_code, response.json["detail"]) == (status, detail)
     assert sql("SELECT * FROM evaluations") == []
 
 
-@pytest.mark.parametrize("who", ["ben", "cleo", "dora"])
-def test_only_the_owner_rates(story, client, sql, who):
-    told = story("taken")
+@pytest.mark.parametrize("caller", ["ben", "cleo", "dora"])
+def test_only_the_owner_can_rate(make_story, client, sql, caller):
+    story = make_story("taken")
     body = {"evaluation_create": {"overall_rating": 5}}
-    assert client.post(told.evaluation, json=body).status_code == 401
-    answer = told.who(who).client.post(told.evaluation, json=body)
-    assert answer.status_code == 403
-    assert answer.json["detail"] == "Only the owner can rate a cleaning."
+    assert client.post(story.evaluation, json=body).status_code == 401
+    response = story.who(caller).client.post(story.evaluation, json=body)
+    assert response.status_code == 403
+    assert response.json["detail"] == "Only the owner can rate a cleaning."
     assert sql("SELECT * FROM evaluations") == []
 
 
 @pytest.mark.parametrize("stars", [1, 2, 3, 4, 5])
-def test_each_number_of_stars_is_taken(story, stars):
+def test_every_rating_from_1_to_5_is_accepted(make_story, stars):
     names = ("overall_rating", "professionalism", "completeness", "efficiency")
-    answer = rate(story("taken"), **dict.fromkeys(names, stars))
-    assert [answer.json[name] for name in names] == [stars] * 4
+    response = rate(make_story("taken"), **dict.fromkeys(names, stars))
+    assert [response.json[name] for name in names] == [stars] * 4
 
 
-def test_text_is_as_it_was_sent(story):
+def test_text_is_stored_as_sent(make_story):
     longest = {"headline": "🧹" * 200, "comment": "x\n" * 5_000}
-    answer = rate(story("taken"), **longest)
-    assert {name: answer.json[name] for name in longest} == longest
+    response = rate(make_story("taken"), **longest)
+    assert {name: response.json[name] for name in longest} == longest
 
 
 @pytest.mark.parametrize(
@@ -105,25 +105,25 @@ def test_text_is_as_it_was_sent(story):
         ({"json": {"overall_rating": 5}}, 422),
     ],
 )
-def test_there_has_to_be_a_body(story, sql, options, status):
-    told = story("taken")
-    assert told.anna.client.post(told.evaluation, **options).status_code == status
+def test_a_missing_or_malformed_body_is_rejected(make_story, sql, options, status):
+    story = make_story("taken")
+    assert story.anna.client.post(story.evaluation, **options).status_code == status
     assert standing(sql)[0] == "taken"
 
 
-def test_what_is_left_out_is_null(story):
-    answer = rate(story("taken")).json
-    left_out = ("professionalism", "completeness", "efficiency", "headline", "comment")
-    assert [answer[name] for name in left_out] == [None] * 5
-    assert answer["no_show"] is False
+def test_omitted_ratings_and_texts_are_null(make_story):
+    response = rate(make_story("taken")).json
+    omitted = ("professionalism", "completeness", "efficiency", "headline", "comment")
+    assert [response[name] for name in omitted] == [None] * 5
+    assert response["no_show"] is False
 
 
-def test_a_whole_number_may_have_a_point(story):
-    """Found by schemathesis: in JSON Schema 3.0 is an integer."""
-    told = story("taken")
+def test_a_rating_of_3_point_0_is_accepted_as_3(make_story):
+    """Found by schemathesis: for JSON Schema, 3.0 is an integer."""
+    story = make_story("taken")
     body = '{"evaluation_create": {"overall_rating": 3.0}}'
-    answer = told.anna.client.post(told.evaluation, data=body, content_type="application/json")
-    assert (answer.status_code, answer.json["overall_rating"]) == (201, 3)
+    response = story.anna.client.post(story.evaluation, data=body, content_type="application/json")
+    assert (response.status_code, response.json["overall_rating"]) == (201, 3)
 
 
 @pytest.mark.parametrize(
@@ -137,50 +137,50 @@ def test_a_whole_number_may_have_a_point(story):
         ("cleaner", "cleo"),
     ],
 )
-def test_what_is_no_rating_is_refused(story, sql, field, value):
-    answer = rate(story("taken"), **{field: value})
-    assert answer.status_code == 422
-    pointers = [error["pointer"] for error in answer.json["errors"]]
+def test_an_invalid_field_is_rejected(make_story, sql, field, value):
+    response = rate(make_story("taken"), **{field: value})
+    assert response.status_code == 422
+    pointers = [error["pointer"] for error in response.json["errors"]]
     assert pointers == [f"/evaluation_create/{field}"]
     assert standing(sql)[0] == "taken"
 
 
-def test_an_overall_rating_is_needed(story):
-    told = story("taken")
-    answer = told.anna.client.post(told.evaluation, json={"evaluation_create": {}})
-    assert [error["pointer"] for error in answer.json["errors"]] == [
+def test_the_overall_rating_is_required(make_story):
+    story = make_story("taken")
+    response = story.anna.client.post(story.evaluation, json={"evaluation_create": {}})
+    assert [error["pointer"] for error in response.json["errors"]] == [
         "/evaluation_create/overall_rating"
     ]
 
 
 @pytest.mark.parametrize("username", ["cleo", "dora", "anna"])
-def test_only_who_was_accepted_is_rated(story, sql, username):
-    told = story("taken")
-    told.evaluation = f"/api/users/{username}/evaluations/{told.job}/"
-    assert rate(told).status_code == (409 if username == "cleo" else 404)
+def test_only_the_accepted_cleaner_can_be_rated(make_story, sql, username):
+    story = make_story("taken")
+    story.evaluation = f"/api/users/{username}/evaluations/{story.job}/"
+    assert rate(story).status_code == (409 if username == "cleo" else 404)
     assert standing(sql)[0] == "taken"
 
 
-def test_what_is_not_there_is_404_that_says_which(story, client):
-    told = story("taken")
-    told.evaluation = f"/api/users/nobody/evaluations/{told.job}/"
-    assert rate(told).json["detail"] == "No user has this username."
-    told.evaluation = "/api/users/ben/evaluations/2147483647/"
-    assert rate(told).json["detail"] == "No cleaning has this id."
+def test_a_missing_user_or_cleaning_is_404_with_its_own_detail(make_story, client):
+    story = make_story("taken")
+    story.evaluation = f"/api/users/nobody/evaluations/{story.job}/"
+    assert rate(story).json["detail"] == "No user has this username."
+    story.evaluation = "/api/users/ben/evaluations/2147483647/"
+    assert rate(story).json["detail"] == "No cleaning has this id."
     assert client.get("/api/users/nobody/evaluations/").status_code == 404
     assert client.get("/api/users/nobody/evaluations/stats/").status_code == 404
-    assert client.get(f"{LIST}{told.job}/").status_code == 404
+    assert client.get(f"{LIST}{story.job}/").status_code == 404
 
 
-def test_one_is_of_its_cleaner_alone(story, client):
-    told = story("completed")
-    assert client.get(told.evaluation).status_code == 200
-    assert client.get(f"/api/users/cleo/evaluations/{told.job}/").status_code == 404
+def test_an_evaluation_is_found_only_under_its_cleaner(make_story, client):
+    story = make_story("completed")
+    assert client.get(story.evaluation).status_code == 200
+    assert client.get(f"/api/users/cleo/evaluations/{story.job}/").status_code == 404
 
 
 @pytest.fixture
-def rated(anna, ben, make_cleaning, sql):
-    """Ben's ratings: overall, efficiency and whether he came."""
+def make_ratings(anna, ben, make_cleaning, sql):
+    """Make ratings of Ben; each is (overall rating, efficiency, no-show)."""
 
     def make(*ratings):
         for overall, efficiency, no_show in ratings:
@@ -204,8 +204,8 @@ def rated(anna, ben, make_cleaning, sql):
     return make
 
 
-def test_the_ratings_come_to_their_stats(client, rated):
-    rated((5, None, False), (4, 2, False), (4, 5, True), (1, None, True))
+def test_the_stats_summarize_all_ratings(client, make_ratings):
+    make_ratings((5, None, False), (4, 2, False), (4, 5, True), (1, None, True))
     assert client.get(f"{LIST}stats/").json == {
         "total_evaluations": 4,
         "total_no_show": 2,
@@ -223,44 +223,44 @@ def test_the_ratings_come_to_their_stats(client, rated):
     }
 
 
-def test_each_average_is_of_its_own_ratings(story, client):
+def test_each_average_uses_its_own_ratings(make_story, client):
     ratings = {"overall_rating": 2, "professionalism": 3, "completeness": 4, "efficiency": 5}
-    assert rate(story("taken"), **ratings).status_code == 201
+    assert rate(make_story("taken"), **ratings).status_code == 201
     stats = client.get(f"{LIST}stats/").json
     assert {name: stats[f"avg_{name}"] for name in ratings} == ratings
     assert [stats[f"{number}_stars"] for number in ("one", "two", "three")] == [0, 1, 0]
 
 
-def test_one_third_is_one_third(client, rated):
-    rated((4, None, False), (4, None, False), (5, None, False))
+def test_an_average_is_not_rounded(client, make_ratings):
+    make_ratings((4, None, False), (4, None, False), (5, None, False))
     stats = client.get(f"{LIST}stats/").json
     assert float(stats["avg_overall_rating"]) == pytest.approx(13 / 3)
 
 
-def test_what_others_got_counts_for_nobody_else(story, client):
-    told = story("completed")
-    theirs = "/api/users/cleo/evaluations/"
-    assert client.get(theirs).json == []
-    assert client.get(f"{theirs}stats/").json["total_evaluations"] == 0
-    assert client.get(f"{theirs}stats/").json["max_overall_rating"] is None
+def test_ratings_of_another_cleaner_do_not_count(make_story, client):
+    story = make_story("completed")
+    other_list = "/api/users/cleo/evaluations/"
+    assert client.get(other_list).json == []
+    assert client.get(f"{other_list}stats/").json["total_evaluations"] == 0
+    assert client.get(f"{other_list}stats/").json["max_overall_rating"] is None
     assert len(client.get(f"{LIST.replace('ben', 'BEN')}").json) == 1
-    assert client.get(f"{LIST}{told.job}/").json["overall_rating"] == 4
+    assert client.get(f"{LIST}{story.job}/").json["overall_rating"] == 4
 
 
-def test_of_whom_nobody_rated_all_is_zero_or_null(client, ben):
+def test_the_stats_of_an_unrated_user_are_zero_or_null(client, ben):
     stats = client.get(f"{LIST}stats/").json
     for name, value in stats.items():
         assert value == (0 if name.startswith("total") or name.endswith("stars") else None), name
     assert client.get(LIST).json == []
 
 
-def test_evaluations_are_in_pages_newest_first(client, rated):
-    rated(*[(1 + i % 5, None, False) for i in range(5)])
+def test_evaluations_are_in_pages_newest_first(client, make_ratings):
+    make_ratings(*[(1 + i % 5, None, False) for i in range(5)])
     rows, page = [], f"{LIST}?limit=2"
     while page:
-        answer = client.get(page)
-        rows += answer.json
-        page = next_page(answer)
+        response = client.get(page)
+        rows += response.json
+        page = next_page(response)
     jobs = [row["cleaning_id"] for row in rows]
     assert jobs == sorted(jobs, reverse=True)
     assert len(jobs) == 5
@@ -269,15 +269,15 @@ def test_evaluations_are_in_pages_newest_first(client, rated):
 @pytest.mark.parametrize(
     ("parameter", "value"), [("limit", "0"), ("limit", "101"), ("after", "x"), ("sort", "id")]
 )
-def test_a_parameter_that_the_list_has_not_is_refused(client, ben, parameter, value):
-    answer = client.get(LIST, query_string={parameter: value})
-    assert answer.status_code == 422
-    assert [error["parameter"] for error in answer.json["errors"]] == [parameter]
+def test_an_invalid_query_parameter_is_rejected_by_name(client, ben, parameter, value):
+    response = client.get(LIST, query_string={parameter: value})
+    assert response.status_code == 422
+    assert [error["parameter"] for error in response.json["errors"]] == [parameter]
 
 
 @pytest.mark.parametrize("count", [1, 100])
-def test_reading_takes_two_statements(client, rated, statements, count):
-    rated(*[(5, None, False)] * count)
+def test_reading_evaluations_sends_two_sql_statements(client, make_ratings, statements, count):
+    make_ratings(*[(5, None, False)] * count)
     statements.clear()
     rows = client.get(f"{LIST}?limit=100").json
     assert len(rows) == count
@@ -300,14 +300,14 @@ def test_reading_takes_two_statements(client, rated, statements, count):
         ("comment = repeat('x', 10001)", "ck_evaluations_comment_length"),
     ],
 )
-def test_the_database_judges(story, sql, change, constraint):
-    story("completed")
+def test_a_database_constraint_rejects_an_invalid_evaluation(make_story, sql, change, constraint):
+    make_story("completed")
     with pytest.raises(IntegrityError, match=f'"{constraint}"'):
         sql(f"UPDATE evaluations SET {change}")
 
 
-def test_a_job_is_rated_once(story, sql):
-    story("completed")
+def test_the_database_rejects_a_second_evaluation_of_a_cleaning(make_story, sql):
+    make_story("completed")
     again = "INSERT INTO evaluations (cleaning_id, overall_rating) SELECT id, 1 FROM cleanings"
     with pytest.raises(IntegrityError, match='"uq_evaluations_cleaning_id"'):
         sql(again)

@@ -1,4 +1,4 @@
-"""What happens at the same time, with real commits, ends as if one had gone after the other."""
+"""Concurrent requests with real commits end as if they had run one after the other."""
 
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count, permutations
@@ -16,43 +16,43 @@ ROUNDS = [
     pytest.param(30, id="many", marks=pytest.mark.slow),
 ]
 
-# Who does it, and what.
+# The user who sends the request of an action, and the request.
 ACTIONS = {
-    "accept": ("anna", lambda told, client: client.put(f"{told.offers}{told.ben.username}/")),
+    "accept": ("anna", lambda story, client: client.put(f"{story.offers}{story.ben.username}/")),
     "accept other": (
         "anna",
-        lambda told, client: client.put(f"{told.offers}{told.cleo.username}/"),
+        lambda story, client: client.put(f"{story.offers}{story.cleo.username}/"),
     ),
-    "cancel": ("ben", lambda told, client: client.put(told.offers)),
-    "rescind": ("ben", lambda told, client: client.delete(told.offers)),
-    "offer": ("dora", lambda told, client: client.post(told.offers)),
-    "offer again": ("ben", lambda told, client: client.post(told.offers)),
-    "rate": ("anna", lambda told, client: client.post(told.evaluation, json=RATING)),
-    "change": ("anna", lambda told, client: client.patch(told.url, json=CHANGE)),
-    "delete job": ("anna", lambda told, client: client.delete(told.url)),
-    "delete owner": ("anna", lambda told, client: client.delete(ME)),
-    "delete cleaner": ("ben", lambda told, client: client.delete(ME)),
-    "delete other": ("cleo", lambda told, client: client.delete(ME)),
-    "delete bidder": ("dora", lambda told, client: client.delete(ME)),
+    "cancel": ("ben", lambda story, client: client.put(story.offers)),
+    "rescind": ("ben", lambda story, client: client.delete(story.offers)),
+    "offer": ("dora", lambda story, client: client.post(story.offers)),
+    "offer again": ("ben", lambda story, client: client.post(story.offers)),
+    "rate": ("anna", lambda story, client: client.post(story.evaluation, json=RATING)),
+    "change": ("anna", lambda story, client: client.patch(story.url, json=CHANGE)),
+    "delete job": ("anna", lambda story, client: client.delete(story.url)),
+    "delete owner": ("anna", lambda story, client: client.delete(ME)),
+    "delete cleaner": ("ben", lambda story, client: client.delete(ME)),
+    "delete other": ("cleo", lambda story, client: client.delete(ME)),
+    "delete bidder": ("dora", lambda story, client: client.delete(ME)),
 }
 
-# What is wrong in the tables: nothing, whatever happened.
-WRONG = """
-    SELECT 'taken twice' FROM offers WHERE status IN ('accepted', 'completed')
+# Rows that contradict each other: there must be none.
+VIOLATIONS = """
+    SELECT 'two accepted offers' FROM offers WHERE status IN ('accepted', 'completed')
     GROUP BY cleaning_id HAVING count(*) > 1
     UNION ALL
-    SELECT 'status' FROM cleanings WHERE status <> coalesce((
+    SELECT 'status differs from the offers' FROM cleanings WHERE status <> coalesce((
         SELECT CASE offers.status WHEN 'accepted' THEN 'taken' ELSE 'completed' END FROM offers
         WHERE cleaning_id = cleanings.id AND offers.status IN ('accepted', 'completed')
     ), 'open')
     UNION ALL
-    SELECT 'rejected for nobody' FROM offers JOIN cleanings ON cleanings.id = cleaning_id
+    SELECT 'rejected while open' FROM offers JOIN cleanings ON cleanings.id = cleaning_id
     WHERE offers.status = 'rejected' AND cleanings.status = 'open'
     UNION ALL
-    SELECT 'pending beside a taker' FROM offers JOIN cleanings ON cleanings.id = cleaning_id
+    SELECT 'pending while not open' FROM offers JOIN cleanings ON cleanings.id = cleaning_id
     WHERE offers.status = 'pending' AND cleanings.status <> 'open'
     UNION ALL
-    SELECT 'completed without a rating' FROM cleanings
+    SELECT 'completed or evaluated, not both' FROM cleanings
     LEFT JOIN evaluations ON evaluations.cleaning_id = cleanings.id
     WHERE (cleanings.status = 'completed') <> (evaluations.id IS NOT NULL)
 """
@@ -60,25 +60,25 @@ DEADLOCKS = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_data
 
 
 @pytest.fixture
-def at_once(sql, monkeypatch):
-    """Call functions at once; gives the statuses of their answers."""
-    collided = []
+def run_concurrently(sql, monkeypatch):
+    """Call functions concurrently and return the status codes of their responses."""
+    retries = []
     monkeypatch.setattr(
-        "phresh.database.transactions.random.uniform", lambda *_: collided.append(1) or 0
+        "phresh.database.transactions.random.uniform", lambda *_: retries.append(1) or 0
     )
 
     def run(functions):
         start = Barrier(len(functions))
 
-        def begin(function):
+        def call(function):
             start.wait()
             return function().status_code
 
         with ThreadPoolExecutor(len(functions)) as pool:
-            statuses = list(pool.map(begin, functions))
+            statuses = list(pool.map(call, functions))
         assert set(statuses) <= {200, 201, 204, 401, 403, 404, 409}, statuses
-        assert sql(WRONG) == []
-        assert collided == [], "something had to be tried again"
+        assert sql(VIOLATIONS) == []
+        assert retries == [], "a transaction was retried"
         return statuses
 
     yield run
@@ -86,42 +86,42 @@ def at_once(sql, monkeypatch):
 
 
 @pytest.fixture
-def tell(make_user, make_cleaning):
-    """Make another story, in which Ben and Cleo have made offers."""
+def make_story(make_user, make_cleaning):
+    """Make another story, in which Ben and Cleo have made offers, and Ben may be accepted."""
     numbers = count()
 
     def make(state):
         number = next(numbers)
-        told = Story(lambda name: make_user(f"{name}-{number}"), make_cleaning, "open")
-        told.evaluation = f"/api/users/{told.ben.username}/evaluations/{told.job}/"
-        for bidder in (told.ben, told.cleo):
-            assert bidder.client.post(told.offers).status_code == 201
+        story = Story(lambda name: make_user(f"{name}-{number}"), make_cleaning, "open")
+        story.evaluation = f"/api/users/{story.ben.username}/evaluations/{story.job}/"
+        for bidder in (story.ben, story.cleo):
+            assert bidder.client.post(story.offers).status_code == 201
         if state == "taken":
-            assert act(told, "accept").status_code == 200
-        return told
+            assert act(story, "accept").status_code == 200
+        return story
 
     return make
 
 
-def act(told, action):
-    who, do = ACTIONS[action]
-    return do(told, told.who(who).make_client())
+def act(story, action):
+    role, send = ACTIONS[action]
+    return send(story, story.who(role).make_client())
 
 
 @pytest.fixture
-def ending(sql):
-    """How a story ends: the answers to its actions, then its job and each offer."""
+def outcome(sql):
+    """Return the outcome of a story: the status of each action, the job and the offers."""
 
-    def read(told, actions, statuses):
-        # Whose token just ended is gone by another name.
-        answers = sorted(zip(actions, (404 if s == 401 else s for s in statuses), strict=True))
-        job = sql("SELECT status, price FROM cleanings WHERE id = :id", id=told.job)
+    def read(story, actions, statuses):
+        # A deleted account gets 401, or 404 if its token was checked before the deletion.
+        responses = sorted(zip(actions, (404 if s == 401 else s for s in statuses), strict=True))
+        job = sql("SELECT status, price FROM cleanings WHERE id = :id", id=story.job)
         offers = sql(
             "SELECT split_part(username, '-', 1), status FROM offers "
             "LEFT JOIN users ON users.id = user_id WHERE cleaning_id = :id ORDER BY 1",
-            id=told.job,
+            id=story.job,
         )
-        return str((answers, job, offers))
+        return str((responses, job, offers))
 
     return read
 
@@ -159,15 +159,19 @@ def ending(sql):
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(value),
 )
-def test_it_ends_as_if_one_went_after_the_other(at_once, tell, ending, state, actions, rounds):
+def test_concurrent_actions_end_like_some_serial_order(
+    run_concurrently, make_story, outcome, state, actions, rounds
+):
     possible = set()
     for order in permutations(actions):
-        told = tell(state)
-        possible.add(ending(told, order, [act(told, each).status_code for each in order]))
+        story = make_story(state)
+        possible.add(outcome(story, order, [act(story, each).status_code for each in order]))
     for _ in range(rounds):
-        told = tell(state)
-        statuses = at_once([lambda told=told, each=each: act(told, each) for each in actions])
-        assert ending(told, actions, statuses) in possible
+        story = make_story(state)
+        statuses = run_concurrently(
+            [lambda story=story, each=each: act(story, each) for each in actions]
+        )
+        assert outcome(story, actions, statuses) in possible
 
 
 @pytest.mark.parametrize("rounds", ROUNDS)
@@ -183,25 +187,33 @@ def test_it_ends_as_if_one_went_after_the_other(at_once, tell, ending, state, ac
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(map(str, value)),
 )
-def test_of_several_at_once_one_goes_through(at_once, tell, state, actions, expected, rounds):
+def test_exactly_one_of_several_concurrent_actions_succeeds(
+    run_concurrently, make_story, state, actions, expected, rounds
+):
     for _ in range(rounds):
-        told = tell(state)
-        statuses = at_once([lambda told=told, each=each: act(told, each) for each in actions])
+        story = make_story(state)
+        statuses = run_concurrently(
+            [lambda story=story, each=each: act(story, each) for each in actions]
+        )
         assert sorted(statuses) == expected
 
 
 @pytest.mark.parametrize("rounds", ROUNDS)
-def test_an_offer_is_cancelled_or_its_job_completed(at_once, tell, rounds):
+def test_concurrent_cancellation_and_evaluation_do_not_both_succeed(
+    run_concurrently, make_story, rounds
+):
     actions = ["cancel", "rate", "cancel", "rate"]
     for _ in range(rounds):
-        told = tell("taken")
-        statuses = at_once([lambda told=told, each=each: act(told, each) for each in actions])
+        story = make_story("taken")
+        statuses = run_concurrently(
+            [lambda story=story, each=each: act(story, each) for each in actions]
+        )
         assert sorted(statuses) in ([200, 409, 409, 409], [201, 409, 409, 409])
 
 
 @pytest.fixture
-def make_ring(make_user, make_cleaning, sql):
-    """Make three users, each with a job for each of the others, whose offers stand like that."""
+def make_mutual_cleaners(make_user, make_cleaning, sql):
+    """Make three users, each with a job for each of the others: offers with the given status."""
     offer = "INSERT INTO offers (cleaning_id, user_id, status) VALUES (:job, :cleaner, :status)"
     rating = (
         "INSERT INTO evaluations (cleaning_id, cleaner_id, owner_id, overall_rating) "
@@ -209,49 +221,53 @@ def make_ring(make_user, make_cleaning, sql):
     )
 
     def make(status):
-        people = [make_user() for _ in range(3)]
-        for cleaner, owner in permutations(people, 2):
+        users = [make_user() for _ in range(3)]
+        for cleaner, owner in permutations(users, 2):
             job = make_cleaning(owner_id=owner.id)
             sql(offer, job=job, cleaner=cleaner.id, status=status)
             if status == "completed":
                 sql(rating, job=job, cleaner=cleaner.id, owner=owner.id)
-        return people
+        return users
 
     return make
 
 
 @pytest.mark.parametrize("rounds", ROUNDS)
 @pytest.mark.parametrize("status", ["pending", "accepted", "completed"])
-def test_who_work_for_each_other_may_all_go_at_once(at_once, make_ring, sql, status, rounds):
+def test_users_who_work_for_each_other_can_delete_their_accounts_concurrently(
+    run_concurrently, make_mutual_cleaners, sql, status, rounds
+):
     for _ in range(rounds):
-        people = make_ring(status)
-        going = [lambda each=each: each.make_client().delete(ME) for each in people]
-        assert at_once(going) == [204, 204, 204]
-    left = 6 * rounds if status == "completed" else 0
+        users = make_mutual_cleaners(status)
+        deletions = [lambda each=each: each.make_client().delete(ME) for each in users]
+        assert run_concurrently(deletions) == [204, 204, 204]
+    remaining = 6 * rounds if status == "completed" else 0
     for table in ("cleanings", "offers", "evaluations"):
-        assert sql(f"SELECT count(*) FROM {table}") == [(left,)]
+        assert sql(f"SELECT count(*) FROM {table}") == [(remaining,)]
     assert sql("SELECT count(*) FROM users") == [(0,)]
 
 
 @pytest.mark.parametrize("rounds", ROUNDS)
-def test_who_work_for_each_other_may_be_rated_as_they_go(at_once, make_ring, sql, rounds):
+def test_users_can_be_rated_while_they_delete_their_accounts(
+    run_concurrently, make_mutual_cleaners, sql, rounds
+):
     jobs = (
         "SELECT cleanings.id, cleaner.username FROM cleanings "
         "JOIN offers ON cleaning_id = cleanings.id JOIN users cleaner ON cleaner.id = user_id "
         "WHERE owner_id = :owner"
     )
     for _ in range(rounds):
-        people = make_ring("accepted")
+        users = make_mutual_cleaners("accepted")
         urls = [
             (owner, f"/api/users/{username}/evaluations/{job}/")
-            for owner in people
+            for owner in users
             for job, username in sql(jobs, owner=owner.id)
         ]
         rating = [
             lambda owner=owner, url=url: owner.make_client().post(url, json=RATING)
             for owner, url in urls
         ]
-        going = [lambda each=each: each.make_client().delete(ME) for each in people[:2]]
-        statuses = at_once([*rating, *going])
+        deletions = [lambda each=each: each.make_client().delete(ME) for each in users[:2]]
+        statuses = run_concurrently([*rating, *deletions])
         assert statuses[6:] == [204, 204]
         assert set(statuses[:6]) <= {201, 401, 404}

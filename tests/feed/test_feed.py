@@ -1,4 +1,4 @@
-"""The feed: which cleanings were posted and changed, newest first, in pages."""
+"""The feed: events of posted and changed cleanings, newest first, in pages."""
 
 import re
 import threading
@@ -25,12 +25,12 @@ def feed(client, **query):
     return response.json
 
 
-def shown(events):
+def names_and_types(events):
     return [(event["name"], event["event_type"]) for event in events]
 
 
-def walk(client, **query):
-    """All events of all pages, a page at a time."""
+def read_all_pages(client, **query):
+    """Yield the events of all pages, one page at a time."""
     url = FEED
     while url:
         response = client.get(url, query_string=query)
@@ -40,13 +40,13 @@ def walk(client, **query):
         assert url != before
 
 
-def read_time(event):
+def event_time(event):
     return datetime.fromisoformat(event["event_timestamp"])
 
 
 @pytest.fixture
 def post(make_cleaning):
-    """Put cleanings into the table as if posted, and changed, so many seconds after noon."""
+    """Insert cleanings that were posted, and changed, the given numbers of seconds after noon."""
 
     def make(name, posted, changed=None, **values):
         changed = posted if changed is None else changed
@@ -57,8 +57,8 @@ def post(make_cleaning):
 
 
 @pytest.fixture
-def some(post):
-    """Posted and changed in turn: what the feed shows of them."""
+def expected_events(post):
+    """Insert cleanings; return the names and types of their events as the feed orders them."""
     post("Attic", 0, 3)
     post("Barn", 1)
     post("Cellar", 2, 4)
@@ -69,17 +69,17 @@ def some(post):
     ]
 
 
-def test_it_is_empty_where_nothing_is(client):
+def test_the_feed_without_cleanings_is_empty(client):
     response = client.get(FEED)
     assert (response.status_code, response.json) == (200, [])
     assert "Link" not in response.headers
 
 
-def test_what_happened_last_comes_first(client, some):
-    assert shown(feed(client)) == some
+def test_events_are_sorted_newest_first(client, expected_events):
+    assert names_and_types(feed(client)) == expected_events
 
 
-def test_an_event_is_the_cleaning_and_what_happened_when(client, post):
+def test_an_event_is_the_cleaning_with_event_type_and_timestamp(client, post):
     job = post("Attic", 0, 1)
     cleaning = client.get(f"{LIST}{job}/").json
     assert feed(client) == [
@@ -88,45 +88,45 @@ def test_an_event_is_the_cleaning_and_what_happened_when(client, post):
     ]
 
 
-def test_both_events_show_the_cleaning_as_it_is_now(client, anna):
+def test_both_events_show_the_current_state_of_the_cleaning(client, anna):
     new = {"new_cleaning": {"name": "Attic", "price": 20}}
     job = anna.client.post(LIST, json=new).headers["Location"]
-    assert shown(feed(client)) == [("Attic", "is_create")]
+    assert names_and_types(feed(client)) == [("Attic", "is_create")]
     for name in ("Loft", "Garret"):
         anna.client.patch(job, json={"cleaning_update": {"name": name}})
     events = feed(client)
-    assert shown(events) == [("Garret", "is_update"), ("Garret", "is_create")]
+    assert names_and_types(events) == [("Garret", "is_update"), ("Garret", "is_create")]
     assert [event["owner"] for event in events] == [{"username": "anna"}] * 2
-    assert read_time(events[0]) > read_time(events[1])
+    assert event_time(events[0]) > event_time(events[1])
 
 
-def test_an_update_without_changes_is_no_event(client, anna, make_cleaning):
+def test_an_update_without_changes_adds_no_event(client, anna, make_cleaning):
     job = make_cleaning(owner_id=anna.id)
     assert anna.client.patch(f"{LIST}{job}/", json={"cleaning_update": {}}).status_code == 200
     assert [event["event_type"] for event in feed(client)] == ["is_create"]
 
 
-def test_a_change_brings_it_to_the_top(client, anna, post):
+def test_a_changed_cleaning_moves_to_the_top(client, anna, post):
     job = post("Attic", 0, 1, owner_id=anna.id)
     post("Barn", 2)
     anna.client.patch(f"{LIST}{job}/", json={"cleaning_update": {"price": 30}})
     events = [("Attic", "is_update"), ("Barn", "is_create"), ("Attic", "is_create")]
-    assert shown(feed(client)) == events
+    assert names_and_types(feed(client)) == events
 
 
-def test_what_is_deleted_vanishes_with_all_its_events(client, anna, post):
+def test_deleting_a_cleaning_removes_all_its_events(client, anna, post):
     job = post("Attic", 0, 2, owner_id=anna.id)
     post("Barn", 1)
     assert anna.client.delete(f"{LIST}{job}/").status_code == 204
-    assert shown(feed(client)) == [("Barn", "is_create")]
+    assert names_and_types(feed(client)) == [("Barn", "is_create")]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 4, 5, 100])
-def test_it_is_the_same_in_pages_of_any_size(client, some, limit):
-    assert shown(walk(client, limit=limit)) == some
+def test_the_feed_is_the_same_for_any_page_size(client, expected_events, limit):
+    assert names_and_types(read_all_pages(client, limit=limit)) == expected_events
 
 
-def test_a_page_has_20_events_unless_asked_otherwise(client, post):
+def test_a_page_has_20_events_or_the_given_limit(client, post):
     for i in range(11):
         post("Attic", i, i + 60)
     assert len(feed(client)) == 20
@@ -135,47 +135,47 @@ def test_a_page_has_20_events_unless_asked_otherwise(client, post):
 
 
 @pytest.mark.parametrize("limit", [1, 2, 7, 100])
-def test_events_of_the_same_moment_come_by_id(client, post, limit):
+def test_events_with_the_same_time_are_sorted_by_id(client, post, limit):
     ids = [post(f"Job {i}", 0, 1) for i in range(5)] + [post(f"Job {i}", 1) for i in range(5)]
     updated, created = ids[:5], ids[5:]
     expected = [(i, "is_create") for i in created[::-1]] + [(i, "is_update") for i in updated[::-1]]
     expected += [(i, "is_create") for i in updated[::-1]]
-    walked = [(event["id"], event["event_type"]) for event in walk(client, limit=limit)]
-    assert walked == expected
+    received = [(event["id"], event["event_type"]) for event in read_all_pages(client, limit=limit)]
+    assert received == expected
 
 
 @pytest.mark.parametrize("microsecond", [0, 1, 100_000, 999_999])
-def test_a_place_is_exact_to_the_microsecond(client, make_cleaning, microsecond):
+def test_a_cursor_is_exact_to_the_microsecond(client, make_cleaning, microsecond):
     moment = NOON.replace(microsecond=microsecond)
     for i in range(-1, 2):
         at = moment + timedelta(microseconds=i)
         make_cleaning(name=f"Job {i}", created_at=at, updated_at=at)
-    events = list(walk(client, limit=1))
+    events = list(read_all_pages(client, limit=1))
     assert [event["name"] for event in events] == ["Job 1", "Job 0", "Job -1"]
-    assert read_time(events[1]) == moment
+    assert event_time(events[1]) == moment
 
 
-def test_a_place_whose_event_is_gone_still_shows_the_way(client, anna, post):
+def test_a_cursor_still_works_after_its_cleaning_has_changed(client, anna, post):
     ids = [post(f"Job {i}", i, owner_id=anna.id) for i in range(4)]
     url = next_page(client.get(FEED, query_string={"limit": 2}))
     anna.client.patch(f"{LIST}{ids[2]}/", json={"cleaning_update": {"name": "New"}})
     assert [event["name"] for event in client.get(url).json] == ["Job 1", "Job 0"]
 
 
-def test_the_link_keeps_the_limit_and_is_not_on_the_last_page(client, some):
+def test_the_next_link_keeps_the_limit_and_the_last_page_has_none(client, expected_events):
     first = client.get(FEED, query_string={"limit": 3})
     assert next_page(first).startswith(f"{FEED}?limit=3&after=")
     second = client.get(next_page(first))
-    assert shown(first.json + second.json) == some
+    assert names_and_types(first.json + second.json) == expected_events
     assert next_page(second) is None
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "AAAA", "é", "LXRpbWUg\n"])
-def test_what_is_no_cursor_is_refused(client, cursor):
-    assert_refused(client.get(FEED, query_string={"after": cursor}), "after")
+def test_a_malformed_cursor_is_rejected(client, cursor):
+    assert_rejected(client.get(FEED, query_string={"after": cursor}), "after")
 
 
-def assert_refused(response, parameter):
+def assert_rejected(response, parameter):
     assert response.status_code == 422
     assert [error["parameter"] for error in response.json["errors"]] == [parameter]
 
@@ -183,7 +183,7 @@ def assert_refused(response, parameter):
 GOOD_TIME = "2026-01-02T12:00:00+00:00"
 
 
-def test_a_cursor_of_our_making_is_good(client):
+def test_a_well_formed_cursor_is_accepted(client):
     for text in (GOOD_TIME, "2026-01-02T12:00:00.000001+00:00", "0001-01-01T00:00:00+00:00"):
         assert feed(client, after=encode_cursor("-time", [text, "1"])) == []
 
@@ -209,27 +209,27 @@ def test_a_cursor_of_our_making_is_good(client):
         ),
     ],
 )
-def test_a_cursor_of_our_making_with_other_values_is_refused(client, values):
-    assert_refused(
+def test_a_well_formed_cursor_with_invalid_values_is_rejected(client, values):
+    assert_rejected(
         client.get(FEED, query_string={"after": encode_cursor("-time", values)}), "after"
     )
 
 
 @pytest.mark.parametrize("sort", ["-id", "id", "price", "-price"])
-def test_a_cursor_of_another_list_is_refused(client, some, sort):
+def test_a_cursor_of_the_list_of_cleanings_is_rejected(client, expected_events, sort):
     url = next_page(client.get(LIST, query_string={"limit": 1, "sort": sort}))
     cursor = re.search("after=([^&]+)", url)[1]
-    assert_refused(client.get(FEED, query_string={"after": cursor}), "after")
+    assert_rejected(client.get(FEED, query_string={"after": cursor}), "after")
 
 
-def test_a_cursor_with_the_name_of_another_order_is_refused(client):
+def test_a_cursor_with_the_name_of_another_sort_order_is_rejected(client):
     cursor = encode_cursor("time", [GOOD_TIME, "1"])
-    assert_refused(client.get(FEED, query_string={"after": cursor}), "after")
+    assert_rejected(client.get(FEED, query_string={"after": cursor}), "after")
 
 
-def test_its_cursor_is_refused_by_another_list(client, some):
+def test_the_list_of_cleanings_rejects_a_cursor_of_the_feed(client, expected_events):
     cursor = re.search("after=([^&]+)", next_page(client.get(FEED, query_string={"limit": 1})))[1]
-    assert_refused(client.get(LIST, query_string={"after": cursor}), "after")
+    assert_rejected(client.get(LIST, query_string={"after": cursor}), "after")
 
 
 @pytest.mark.parametrize(
@@ -239,12 +239,12 @@ def test_its_cursor_is_refused_by_another_list(client, some):
         *(("sort", "-time"), ("page_chunk_size", "20"), ("starting_date", GOOD_TIME)),
     ],
 )
-def test_a_bad_parameter_is_refused_by_name(client, name, value):
-    assert_refused(client.get(FEED, query_string={name: value}), name)
+def test_an_invalid_query_parameter_is_rejected_by_name(client, name, value):
+    assert_rejected(client.get(FEED, query_string={name: value}), name)
 
 
 @pytest.mark.parametrize("rows", [1, 100])
-def test_a_page_takes_one_statement(client, post, statements, rows):
+def test_a_page_sends_one_sql_statement(client, post, statements, rows):
     for i in range(rows):
         post("Attic", i, i + 600)
     url = FEED
@@ -256,7 +256,7 @@ def test_a_page_takes_one_statement(client, post, statements, rows):
         url = next_page(response)
 
 
-def test_who_has_the_page_gets_304_until_something_happens(client, post):
+def test_an_unchanged_feed_is_304_until_an_event_is_added(client, post):
     job = post("Attic", 0)
     headers = {"If-None-Match": client.get(FEED).headers["ETag"]}
     assert client.get(FEED, headers=headers).status_code == 304
@@ -266,18 +266,21 @@ def test_who_has_the_page_gets_304_until_something_happens(client, post):
     assert [event["id"] for event in response.json][1:] == [job]
 
 
-def nodes(plan):
+def plan_nodes(plan):
     yield plan
     for inner in plan.get("Plans", ()):
-        yield from nodes(inner)
+        yield from plan_nodes(inner)
 
 
 @pytest.fixture
 def read_plan(app, sql):
-    """Give what PostgreSQL does for a page, with a plan for any place, of some thousand rows."""
+    """Return a function that runs the query of a page on 60,000 rows and returns its plan nodes.
+
+    The plan is the generic one, which PostgreSQL uses for every cursor.
+    """
     sql(
         "INSERT INTO cleanings (name, price, created_at, updated_at) SELECT 'Job ' || n, 1,"
-        " at, at + (n % 3) * interval '1 hour' FROM generate_series(1, 20000) n,"
+        " at, at + (n % 3) * interval '1 hour' FROM generate_series(1, 60000) n,"
         " LATERAL (SELECT timestamptz '2026-01-01 00:00Z' + n * interval '1 minute' AS at) times"
     )
     sql("ANALYZE cleanings")
@@ -293,15 +296,15 @@ def read_plan(app, sql):
             cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {execute}", values)
             [[[explained]]] = cursor.fetchall()
             cursor.execute("DEALLOCATE ALL")
-        return list(nodes(explained["Plan"]))
+        return list(plan_nodes(explained["Plan"]))
 
     return read
 
 
 @pytest.mark.parametrize("limit", [20, 100])
 @pytest.mark.parametrize("after", [(), (NOON, 2_000), (NOON + timedelta(days=9), 2**31 - 1)])
-def test_a_page_reads_no_more_than_itself(read_plan, limit, after):
-    """That is a page of both kinds of events, wherever it begins."""
+def test_a_page_reads_no_more_rows_than_it_needs(read_plan, limit, after):
+    """It needs at most one page of each of the two event types, wherever the page starts."""
     plan = [node for node in read_plan(limit, after) if node.get("Relation Name") != "users"]
     indexes = {node.get("Index Name") for node in plan}
     assert {"ix_cleanings_created_at_id", "ix_cleanings_changed"} <= indexes
@@ -311,17 +314,17 @@ def test_a_page_reads_no_more_than_itself(read_plan, limit, after):
         assert read * node["Actual Loops"] <= 2 * (limit + 1), node["Node Type"]
 
 
-def test_a_walk_skips_and_repeats_nothing_while_others_write(client, anna, post):
-    stay = {(post("Stays", i // 3, i // 3 + i % 2 * 90), i % 2) for i in range(60)}
-    expected = {(job, "is_create") for job, _ in stay}
-    expected |= {(job, "is_update") for job, is_changed in stay if is_changed}
-    others = [post("Changes", i, owner_id=anna.id) for i in range(20)]
+def test_pages_skip_and_repeat_nothing_during_concurrent_writes(client, anna, post):
+    permanent = {(post("Stays", i // 3, i // 3 + i % 2 * 90), i % 2) for i in range(60)}
+    expected = {(job, "is_create") for job, _ in permanent}
+    expected |= {(job, "is_update") for job, is_changed in permanent if is_changed}
+    changing = [post("Changes", i, owner_id=anna.id) for i in range(20)]
     done = threading.Event()
     failures = []
 
     def write(number):
         writer = anna.make_client()
-        jobs = others[number::2]
+        jobs = changing[number::2]
         while not done.is_set():
             new = {"new_cleaning": {"name": "Comes and goes", "price": "3.50"}}
             posted = writer.post(LIST, json=new)
@@ -329,7 +332,7 @@ def test_a_walk_skips_and_repeats_nothing_while_others_write(client, anna, post)
             changed = writer.patch(f"{LIST}{jobs[0]}/", json=changes)
             jobs.append(jobs.pop(0))
             deleted = writer.delete(posted.headers["Location"])
-            statuses = [answer.status_code for answer in (posted, changed, deleted)]
+            statuses = [response.status_code for response in (posted, changed, deleted)]
             if statuses != [201, 200, 204]:
                 failures.append(statuses)
 
@@ -338,11 +341,11 @@ def test_a_walk_skips_and_repeats_nothing_while_others_write(client, anna, post)
         writer.start()
     try:
         for _ in range(5):
-            events = list(walk(client, limit=3))
+            events = list(read_all_pages(client, limit=3))
             seen = [(event["id"], event["event_type"]) for event in events]
-            stayed = [each for each in seen if each in expected]
-            assert sorted(stayed) == sorted(expected)
-            keys = [(read_time(event), event["id"]) for event in events]
+            seen_expected = [event for event in seen if event in expected]
+            assert sorted(seen_expected) == sorted(expected)
+            keys = [(event_time(event), event["id"]) for event in events]
             assert all(b < a for a, b in pairwise(keys))
     finally:
         done.set()

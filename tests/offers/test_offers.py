@@ -1,4 +1,4 @@
-"""Offers over HTTP: each transition, each refusal, and what the database judges by itself."""
+"""Offers over HTTP: each transition, each rejection and the constraints of the database."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,7 +13,7 @@ MY_OFFERS = "/api/users/me/offers/"
 
 
 @pytest.fixture
-def story(make_user, make_cleaning):
+def make_story(make_user, make_cleaning):
     return lambda state: Story(make_user, make_cleaning, state)
 
 
@@ -28,11 +28,11 @@ BEFORE = {
     "cancelled": ("open", CANCELLED),
     "completed": ("completed", COMPLETED),
 }
-GONE = (None, {})
+DELETED = (None, {})
 
-# Who does what, and for each state of STATES the status of the answer.
-ALL_GONE = (204, 204, 409, 204, 409)
-TABLE = {
+DELETE_CODES = (204, 204, 409, 204, 409)
+# The status code of the response for each state of STATES, by caller and action.
+STATUS_CODES = {
     ("dora", "make"): (201, 201, 409, 201, 409),
     ("ben", "make"): (201, 409, 409, 409, 409),
     ("anna", "make"): (409, 409, 409, 409, 409),
@@ -65,14 +65,14 @@ TABLE = {
     ("anna", "keep price"): (200, 200, 200, 200, 200),
     ("anna", "change name"): (200, 200, 200, 200, 200),
     ("anna", "change nothing"): (200, 200, 200, 200, 200),
-    ("anna", "delete"): ALL_GONE,
+    ("anna", "delete"): DELETE_CODES,
     ("ben", "delete"): (403, 403, 403, 403, 403),
     ("ben", "change price"): (403, 403, 403, 403, 403),
     ("dora", "change nothing"): (403, 403, 403, 403, 403),
     ("dora", "change name"): (403, 403, 403, 403, 403),
     ("dora", "delete"): (403, 403, 403, 403, 403),
 }
-# How the job and its offers stand after what was allowed.
+# The statuses of the cleaning and its offers after a successful action; others change nothing.
 AFTER = {
     ("make", "dora"): lambda job, offers: (job, {**offers, "dora": "pending"}),
     ("make", "ben"): lambda job, offers: (job, {**offers, "ben": "pending"}),
@@ -85,17 +85,17 @@ AFTER = {
     ("rescind", "ben"): lambda job, offers: (job, {"cleo": offers["cleo"]}),
     ("rescind", "cleo"): lambda job, offers: (job, {"ben": offers["ben"]}),
     ("rate", "anna"): lambda job, offers: ("completed", COMPLETED),
-    ("delete", "anna"): lambda job, offers: GONE,
+    ("delete", "anna"): lambda job, offers: DELETED,
 }
 CASES = [
-    (state, who, action, status)
-    for (who, action), statuses in TABLE.items()
+    (state, caller, action, status)
+    for (caller, action), statuses in STATUS_CODES.items()
     for state, status in zip(STATES, statuses, strict=True)
 ]
 
 
-def act(story, who, action):
-    client = story.who(who).client
+def perform(story, caller, action):
+    client = story.who(caller).client
 
     def change(**changes):
         return client.patch(story.url, json={"cleaning_update": changes})
@@ -119,38 +119,40 @@ def act(story, who, action):
     }[action]()
 
 
-@pytest.mark.parametrize(("state", "who", "action", "status"), CASES)
-def test_each_may_do_what_the_state_allows(story, sql, state, who, action, status):
-    told = story(state)
+@pytest.mark.parametrize(("state", "caller", "action", "status"), CASES)
+def test_each_action_returns_the_expected_status_in_each_state(
+    make_story, sql, state, caller, action, status
+):
+    story = make_story(state)
     assert standing(sql) == BEFORE[state]
-    answer = act(told, who, action)
-    assert answer.status_code == status, answer.data
-    after = AFTER.get((action, who), lambda *before: before) if status < 300 else None
+    response = perform(story, caller, action)
+    assert response.status_code == status, response.data
+    after = AFTER.get((action, caller), lambda *before: before) if status < 300 else None
     assert standing(sql) == (after(*BEFORE[state]) if after else BEFORE[state])
     if status >= 400:
-        assert answer.json["detail"].endswith((".", "!"))
+        assert response.json["detail"].endswith((".", "!"))
 
 
-NEED_A_TOKEN = sorted({action for _, action in TABLE})
+ACTIONS = sorted({action for _, action in STATUS_CODES})
 
 
-@pytest.mark.parametrize("action", NEED_A_TOKEN)
+@pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("state", STATES)
-def test_nobody_does_anything_without_a_token(story, client, sql, state, action):
-    told = story(state)
-    told.anna.client = client
-    assert act(told, "anna", action).status_code == 401
+def test_every_action_without_a_token_is_401(make_story, client, sql, state, action):
+    story = make_story(state)
+    story.anna.client = client
+    assert perform(story, "anna", action).status_code == 401
     assert standing(sql) == BEFORE[state]
 
 
-def test_nobody_offers_on_a_guest_s_cleaning(anna, make_cleaning):
-    answer = anna.client.post(f"/api/cleanings/{make_cleaning()}/offers/")
-    assert answer.status_code == 409
-    assert "guest" in answer.json["detail"]
+def test_an_offer_on_a_cleaning_of_a_guest_is_409(anna, make_cleaning):
+    response = anna.client.post(f"/api/cleanings/{make_cleaning()}/offers/")
+    assert response.status_code == 409
+    assert "Guest" in response.json["detail"]
 
 
 @pytest.mark.parametrize(
-    ("state", "who", "action", "why"),
+    ("state", "caller", "action", "detail"),
     [
         ("open", "anna", "make", "You can't make an offer on your own cleaning."),
         ("taken", "dora", "make", "The cleaning is already taken."),
@@ -174,70 +176,80 @@ def test_nobody_offers_on_a_guest_s_cleaning(anna, make_cleaning):
             "Only a pending offer can be rescinded; yours is rejected.",
         ),
         ("taken", "anna", "delete", "The cleaning is taken; it can no longer be deleted."),
-        ("completed", "anna", "change price", "The cleaning is completed; its type and price can no longer change."),
+        (
+            "completed",
+            "anna",
+            "change price",
+            "The cleaning is completed; its type and price can no longer change.",
+        ),
         ("pending", "cleo", "list", "Only the owner can see all offers on a cleaning."),
     ],
 )
-def test_a_refusal_says_why(story, state, who, action, why):
-    assert act(story(state), who, action).json["detail"] == why
+def test_a_rejected_action_returns_the_reason(make_story, state, caller, action, detail):
+    assert perform(make_story(state), caller, action).json["detail"] == detail
 
 
-def test_a_completed_job_is_no_guest_s_when_its_owner_is_gone(story):
-    told = story("completed")
-    assert told.anna.client.delete("/api/users/me/").status_code == 204
-    answer = act(told, "dora", "make")
-    assert answer.status_code == 409
-    assert answer.json["detail"] == "The cleaning is already completed."
+def test_an_offer_on_a_completed_cleaning_of_a_deleted_owner_is_409(make_story):
+    story = make_story("completed")
+    assert story.anna.client.delete("/api/users/me/").status_code == 204
+    response = perform(story, "dora", "make")
+    assert response.status_code == 409
+    assert response.json["detail"] == "The cleaning is already completed."
 
 
-def test_others_are_not_told_whether_there_is_an_offer(story):
-    told = story("pending")
-    answers = [
-        told.dora.client.get(f"{told.offers}{name}/") for name in ("ben", "anna", "nobody-at-all")
+def test_other_users_cannot_find_out_whether_an_offer_exists(make_story):
+    story = make_story("pending")
+    responses = [
+        story.dora.client.get(f"{story.offers}{name}/") for name in ("ben", "anna", "nobody-at-all")
     ]
-    for answer in answers:
-        assert answer.status_code == 403
-        assert answer.json["detail"] == answers[0].json["detail"]
-    assert told.dora.client.get(f"{told.offers}dora/").status_code == 404
-    assert told.anna.client.get(f"{told.offers}nobody-at-all/").status_code == 404
+    for response in responses:
+        assert response.status_code == 403
+        assert response.json["detail"] == responses[0].json["detail"]
+    assert story.dora.client.get(f"{story.offers}dora/").status_code == 404
+    assert story.anna.client.get(f"{story.offers}nobody-at-all/").status_code == 404
 
 
 @pytest.mark.parametrize("method", ["get", "put"])
 def test_an_offer_on_a_missing_cleaning_is_404(anna, method):
-    answer = getattr(anna.client, method)("/api/cleanings/2147483647/offers/anna/")
-    assert answer.status_code == 404
-    assert answer.json["detail"] == "No cleaning has this id."
+    response = getattr(anna.client, method)("/api/cleanings/2147483647/offers/anna/")
+    assert response.status_code == 404
+    assert response.json["detail"] == "No cleaning has this id."
 
 
 @pytest.mark.parametrize("action", ["accept", "cancel", "rescind", "rate"])
-def test_other_jobs_and_their_offers_stay_as_they_are(story, make_cleaning, sql, action):
-    told = story("taken" if action in ("cancel", "rate") else "pending")
-    jobs = [make_cleaning(owner_id=told.anna.id) for _ in range(2)]
-    statuses = (("accepted", "rejected", "cancelled"), ("pending", "pending", "cancelled"))
-    for job, each in zip(jobs, statuses, strict=True):
-        for bidder, status in zip((told.ben, told.cleo, told.dora), each, strict=True):
+def test_an_action_does_not_change_other_cleanings_or_their_offers(
+    make_story, make_cleaning, sql, action
+):
+    story = make_story("taken" if action in ("cancel", "rate") else "pending")
+    jobs = [make_cleaning(owner_id=story.anna.id) for _ in range(2)]
+    statuses_of_jobs = (
+        ("accepted", "rejected", "cancelled"),
+        ("pending", "pending", "cancelled"),
+    )
+    for job, statuses in zip(jobs, statuses_of_jobs, strict=True):
+        for bidder, status in zip((story.ben, story.cleo, story.dora), statuses, strict=True):
             insert = "INSERT INTO offers (cleaning_id, user_id, status) VALUES (:job, :user, :is)"
             sql(insert, job=job, user=bidder.id, **{"is": status})
     others = (
         "SELECT offers::text, cleanings::text FROM offers "
         "JOIN cleanings ON cleanings.id = cleaning_id WHERE cleanings.id <> :job ORDER BY 1"
     )
-    before = sql(others, job=told.job)
-    who = "ben" if action in ("cancel", "rescind") else "anna"
-    assert act(told, who, action).status_code < 300
-    assert sql(others, job=told.job) == before
+    before = sql(others, job=story.job)
+    caller = "ben" if action in ("cancel", "rescind") else "anna"
+    assert perform(story, caller, action).status_code < 300
+    assert sql(others, job=story.job) == before
 
 
-def test_what_changes_an_offer_is_seen_by_its_time(story, sql):
-    told = story("pending")
-    for who, action in (("anna", "accept"), ("ben", "cancel")):
+def test_accepting_and_cancelling_set_updated_at_of_the_changed_offers(make_story, sql):
+    story = make_story("pending")
+    for caller, action in (("anna", "accept"), ("ben", "cancel")):
         sql("UPDATE offers SET created_at = 'epoch', updated_at = 'epoch'")
-        assert act(told, who, action).status_code == 200
+        assert perform(story, caller, action).status_code == 200
         assert sql("SELECT count(*) FROM offers WHERE updated_at > 'epoch'") == [(2,)]
 
 
 @pytest.mark.parametrize(
-    ("state", "who", "action", "changes"),
+    ("state", "caller", "action", "changes"),
     [
         ("pending", "dora", "make", False),
         ("pending", "ben", "rescind", False),
@@ -246,53 +258,57 @@ def test_what_changes_an_offer_is_seen_by_its_time(story, sql):
         ("taken", "anna", "rate", True),
     ],
 )
-def test_a_job_has_changed_when_its_status_has(story, sql, state, who, action, changes):
-    told = story(state)
+def test_updated_at_of_a_cleaning_changes_only_with_its_status(
+    make_story, sql, state, caller, action, changes
+):
+    story = make_story(state)
     sql("UPDATE cleanings SET created_at = 'epoch', updated_at = 'epoch'")
-    assert act(told, who, action).status_code < 300
+    assert perform(story, caller, action).status_code < 300
     assert sql("SELECT updated_at > 'epoch' FROM cleanings") == [(changes,)]
 
 
-def test_a_name_in_any_case_is_the_same_name(story):
-    told = story("pending")
-    answer = told.anna.client.put(f"{told.offers}BEN/")
-    assert (answer.status_code, answer.json["user"]) == (200, {"username": "ben"})
+def test_the_username_in_an_offer_url_ignores_case(make_story):
+    story = make_story("pending")
+    response = story.anna.client.put(f"{story.offers}BEN/")
+    assert (response.status_code, response.json["user"]) == (200, {"username": "ben"})
 
 
 @pytest.mark.parametrize("options", [{}, {"content_type": "text/plain"}, {"json": {}}])
 @pytest.mark.parametrize(
-    ("state", "who", "method", "path"),
+    ("state", "caller", "method", "path"),
     [
         ("pending", "anna", "put", "offers/ben/"),
         ("taken", "ben", "put", "offers/"),
         ("pending", "ben", "delete", "offers/"),
     ],
 )
-def test_what_takes_no_body_looks_at_none(story, state, who, method, path, options):
-    told = story(state)
-    send = getattr(told.who(who).client, method)
-    assert send(f"{told.url}{path}", **options).status_code in (200, 204)
+def test_an_operation_without_a_body_ignores_body_and_content_type(
+    make_story, state, caller, method, path, options
+):
+    story = make_story(state)
+    send = getattr(story.who(caller).client, method)
+    assert send(f"{story.url}{path}", **options).status_code in (200, 204)
 
 
-def test_who_rescinded_can_offer_again(story):
-    told = story("pending")
-    assert act(told, "ben", "rescind").status_code == 204
-    assert act(told, "ben", "make").status_code == 201
+def test_a_bidder_can_offer_again_after_rescinding(make_story):
+    story = make_story("pending")
+    assert perform(story, "ben", "rescind").status_code == 204
+    assert perform(story, "ben", "make").status_code == 201
 
 
-def test_an_offer_is_answered_in_full(story):
-    told = story("open")
+def test_a_new_offer_is_returned_in_full(make_story):
+    story = make_story("open")
     new = {"new_offer": {"message": "Friday?"}}
-    answer = told.ben.client.post(told.offers, json=new)
-    assert answer.headers["Location"] == f"{told.offers}ben/"
-    assert answer.json == answer.json | {
-        "cleaning_id": told.job,
+    response = story.ben.client.post(story.offers, json=new)
+    assert response.headers["Location"] == f"{story.offers}ben/"
+    assert response.json == response.json | {
+        "cleaning_id": story.job,
         "user": {"username": "ben"},
         "message": "Friday?",
         "status": "pending",
     }
-    assert told.anna.client.get(answer.headers["Location"]).json == answer.json
-    assert told.ben.client.get(f"{told.offers}BEN/").json == answer.json
+    assert story.anna.client.get(response.headers["Location"]).json == response.json
+    assert story.ben.client.get(f"{story.offers}BEN/").json == response.json
 
 
 @pytest.mark.parametrize(
@@ -305,18 +321,18 @@ def test_an_offer_is_answered_in_full(story):
         {"json": {"new_offer": {"message": None}}},
     ],
 )
-def test_no_message_is_needed(story, options):
-    told = story("open")
-    answer = told.ben.client.post(told.offers, **options)
-    assert (answer.status_code, answer.json["message"]) == (201, None)
+def test_the_message_of_an_offer_is_optional(make_story, options):
+    story = make_story("open")
+    response = story.ben.client.post(story.offers, **options)
+    assert (response.status_code, response.json["message"]) == (201, None)
 
 
 @pytest.mark.parametrize("message", ["", "x" * 2_000, "Ünï 🧹\n"])
-def test_a_message_is_as_it_was_sent(story, message):
-    told = story("open")
+def test_the_message_of_an_offer_is_stored_as_sent(make_story, message):
+    story = make_story("open")
     new = {"new_offer": {"message": message}}
-    assert told.ben.client.post(told.offers, json=new).json["message"] == message
-    assert told.anna.client.get(told.offers).json[0]["message"] == message
+    assert story.ben.client.post(story.offers, json=new).json["message"] == message
+    assert story.anna.client.get(story.offers).json[0]["message"] == message
 
 
 @pytest.mark.parametrize(
@@ -336,31 +352,31 @@ def test_a_message_is_as_it_was_sent(story, message):
         ({"data": "x" * 70_000, "content_type": "application/json"}, 413),
     ],
 )
-def test_what_is_sent_with_it_has_to_be_right(story, sql, options, status):
-    told = story("open")
-    assert told.ben.client.post(told.offers, **options).status_code == status
+def test_an_invalid_offer_body_is_rejected(make_story, sql, options, status):
+    story = make_story("open")
+    assert story.ben.client.post(story.offers, **options).status_code == status
     assert standing(sql) == ("open", {})
 
 
-def test_a_body_that_is_cut_off_is_not_none(story, sql):
-    told = story("open")
+def test_a_truncated_offer_body_is_400_and_not_treated_as_omitted(make_story, sql):
+    story = make_story("open")
     environ = {"CONTENT_LENGTH": "30", "wsgi.input_terminated": True}
     headers = {"Content-Type": "application/json"}
-    answer = told.ben.client.post(told.offers, environ_overrides=environ, headers=headers)
-    assert answer.status_code == 400
+    response = story.ben.client.post(story.offers, environ_overrides=environ, headers=headers)
+    assert response.status_code == 400
     assert standing(sql) == ("open", {})
 
 
 @pytest.mark.parametrize("method", ["get", "post", "put", "delete"])
-def test_a_missing_cleaning_is_404(anna, method):
-    answer = getattr(anna.client, method)("/api/cleanings/2147483647/offers/")
-    assert answer.status_code == 404
-    assert answer.json["detail"] == "No cleaning has this id."
+def test_the_offers_of_a_missing_cleaning_are_404(anna, method):
+    response = getattr(anna.client, method)("/api/cleanings/2147483647/offers/")
+    assert response.status_code == 404
+    assert response.json["detail"] == "No cleaning has this id."
 
 
 @pytest.fixture
-def many(anna, make_user, make_cleaning, sql):
-    """Offers of as many users on a job of Anna's, and as many of Ben's on jobs of hers."""
+def make_many_offers(anna, make_user, make_cleaning, sql):
+    """Make offers of many users on one cleaning of Anna, and as many by Ben on others of hers."""
 
     def make(count):
         job = make_cleaning(owner_id=anna.id)
@@ -382,22 +398,22 @@ def many(anna, make_user, make_cleaning, sql):
     return make
 
 
-def test_offers_are_in_pages_newest_first(anna, many):
-    offers, ben = many(5)
+def test_offers_are_in_pages_newest_first(anna, make_many_offers):
+    offers, ben = make_many_offers(5)
     for client, url in ((anna.client, offers), (ben.client, MY_OFFERS)):
         rows, page = [], f"{url}?limit=2"
         while page:
-            answer = client.get(page)
-            assert answer.status_code == 200
-            assert len(answer.json) <= 2
-            rows += answer.json
-            page = next_page(answer)
+            response = client.get(page)
+            assert response.status_code == 200
+            assert len(response.json) <= 2
+            rows += response.json
+            page = next_page(response)
         assert len(rows) == 5
         assert rows == sorted(rows, key=lambda row: -row["id"]) == client.get(url).json
 
 
-def test_one_s_own_are_filtered_by_status(many):
-    _, ben = many(5)
+def test_offers_of_the_current_user_are_filtered_by_status(make_many_offers):
+    _, ben = make_many_offers(5)
     by_status = {
         status: ben.client.get(f"{MY_OFFERS}?status={status}").json
         for status in ("pending", "accepted", "completed")
@@ -408,14 +424,14 @@ def test_one_s_own_are_filtered_by_status(many):
     assert ben.client.get(f"{MY_OFFERS}?status=open").status_code == 422
 
 
-def test_the_link_keeps_the_filter(many):
-    _, ben = many(6)
+def test_the_next_link_keeps_the_status_filter(make_many_offers):
+    _, ben = make_many_offers(6)
     for status in ("pending", "accepted"):
         rows, page = [], f"{MY_OFFERS}?status={status}&limit=1"
         while page:
-            answer = ben.client.get(page)
-            rows += answer.json
-            page = next_page(answer)
+            response = ben.client.get(page)
+            rows += response.json
+            page = next_page(response)
         assert [row["status"] for row in rows] == [status] * 3
 
 
@@ -430,32 +446,32 @@ def test_the_link_keeps_the_filter(many):
         ("sort", "id"),
     ],
 )
-def test_a_parameter_that_no_list_has_is_refused(anna, many, parameter, value):
-    offers, ben = many(1)
+def test_an_invalid_query_parameter_is_rejected_by_name(anna, make_many_offers, parameter, value):
+    offers, ben = make_many_offers(1)
     for client, url in ((anna.client, offers), (ben.client, MY_OFFERS)):
-        answer = client.get(url, query_string={parameter: value})
-        assert answer.status_code == 422
-        assert [error["parameter"] for error in answer.json["errors"]] == [parameter]
+        response = client.get(url, query_string={parameter: value})
+        assert response.status_code == 422
+        assert [error["parameter"] for error in response.json["errors"]] == [parameter]
 
 
-@pytest.mark.parametrize("others", [1, 100])
-def test_a_transition_takes_as_many_statements_for_one_as_for_100(
-    story, make_user, sql, statements, others
+@pytest.mark.parametrize("count", [1, 100])
+def test_an_action_sends_as_many_sql_statements_for_100_offers_as_for_one(
+    make_story, make_user, sql, statements, count
 ):
-    told = story("pending")
-    for _ in range(others - 1):
+    story = make_story("pending")
+    for _ in range(count - 1):
         insert = "INSERT INTO offers (cleaning_id, user_id) VALUES (:job, :user)"
-        sql(insert, job=told.job, user=make_user().id)
-    taken = {}
-    for who, action in (
+        sql(insert, job=story.job, user=make_user().id)
+    counts = {}
+    for caller, action in (
         *(("dora", "make"), ("dora", "see"), ("dora", "rescind"), ("anna", "accept")),
         *(("ben", "cancel"), ("anna", "accept other"), ("anna", "see")),
     ):
         statements.clear()
-        answer = act(told, who, action)
-        assert answer.status_code < 300 or (who, action) == ("dora", "see")
-        taken[who, action] = len(statements)
-    assert taken == {
+        response = perform(story, caller, action)
+        assert response.status_code < 300 or (caller, action) == ("dora", "see")
+        counts[caller, action] = len(statements)
+    assert counts == {
         ("dora", "make"): 4,
         ("dora", "see"): 2,
         ("dora", "rescind"): 4,
@@ -467,7 +483,7 @@ def test_a_transition_takes_as_many_statements_for_one_as_for_100(
 
 
 @pytest.mark.parametrize(
-    ("who", "action", "environ", "expected"),
+    ("caller", "action", "environ", "expected"),
     [
         ("anna", "change price", {}, 2),
         ("anna", "change price", {"HTTP_IF_MATCH": "*"}, 3),
@@ -476,38 +492,42 @@ def test_a_transition_takes_as_many_statements_for_one_as_for_100(
         ("dora", "delete", {}, 3),
     ],
 )
-def test_a_write_takes_the_token_and_what_it_writes(
-    story, statements, who, action, environ, expected
+def test_a_write_of_a_cleaning_sends_the_expected_number_of_sql_statements(
+    make_story, statements, caller, action, environ, expected
 ):
-    told = story("pending")
-    told.who(who).client.environ_base.update(environ)
+    story = make_story("pending")
+    story.who(caller).client.environ_base.update(environ)
     statements.clear()
-    act(told, who, action)
+    perform(story, caller, action)
     assert len(statements) == expected
 
 
 @pytest.mark.parametrize(("action", "status"), [("change price", 200), ("delete", 204)])
-def test_what_is_opened_this_moment_can_be_written(story, sql, monkeypatch, action, status):
-    told = story("taken")
+def test_a_write_succeeds_when_a_concurrent_cancellation_opens_the_cleaning(
+    make_story, sql, monkeypatch, action, status
+):
+    story = make_story("taken")
     run = UnitOfWork.run
 
-    def cancelled_after(session, query):
-        rows = run(session, query)
+    def run_then_cancel(unit, query):
+        rows = run(unit, query)
         if query.statement.text.startswith(("UPDATE cleanings", "DELETE FROM cleanings")):
             monkeypatch.undo()
-            with ThreadPoolExecutor() as another:
-                assert another.submit(act, told, "ben", "cancel").result().status_code == 200
+            with ThreadPoolExecutor() as executor:
+                assert executor.submit(perform, story, "ben", "cancel").result().status_code == 200
         return rows
 
-    monkeypatch.setattr(UnitOfWork, "run", cancelled_after)
-    assert act(told, "anna", action).status_code == status
-    assert standing(sql) == (GONE if action == "delete" else BEFORE["cancelled"])
+    monkeypatch.setattr(UnitOfWork, "run", run_then_cancel)
+    assert perform(story, "anna", action).status_code == status
+    assert standing(sql) == (DELETED if action == "delete" else BEFORE["cancelled"])
     assert sql("SELECT price FROM cleanings") == ([] if action == "delete" else [(30,)])
 
 
 @pytest.mark.parametrize("count", [1, 100])
-def test_a_list_takes_as_many_statements_for_one_as_for_100(anna, many, statements, count):
-    offers, ben = many(count)
+def test_a_list_sends_two_sql_statements_for_one_offer_and_for_100(
+    anna, make_many_offers, statements, count
+):
+    offers, ben = make_many_offers(count)
     for client, url, expected in ((anna.client, offers, 2), (ben.client, MY_OFFERS, 2)):
         statements.clear()
         assert len(client.get(f"{url}?limit=100").json) == count
@@ -531,8 +551,10 @@ def test_a_list_takes_as_many_statements_for_one_as_for_100(anna, many, statemen
         ("UPDATE cleanings SET id = id + 1", "fk_offers_cleaning_id"),
     ],
 )
-def test_the_database_judges(story, sql, statement, constraint):
-    story("taken")
+def test_a_database_constraint_rejects_an_inconsistent_change(
+    make_story, sql, statement, constraint
+):
+    make_story("taken")
     with pytest.raises(IntegrityError, match=f'"{constraint}"'):
         sql(statement)
     assert standing(sql) == BEFORE["taken"]
@@ -561,18 +583,18 @@ def test_the_database_judges(story, sql, statement, constraint):
         ("pending", "UPDATE cleanings SET status = 'completed'", "open"),
     ],
 )
-def test_the_status_of_a_job_follows_its_offers_whoever_changes_them(
-    story, sql, state, statement, status
+def test_the_database_derives_the_status_of_a_cleaning_from_its_offers(
+    make_story, sql, state, statement, status
 ):
-    story(state)
+    make_story(state)
     sql(statement)
     assert sql("SELECT status FROM cleanings") == [(status,)]
 
 
-def test_a_job_begins_open_and_an_offer_that_moves_takes_its_status_along(story, sql):
-    told = story("taken")
+def test_a_new_cleaning_is_open_and_a_moved_offer_updates_both_cleanings(make_story, sql):
+    story = make_story("taken")
     insert = "INSERT INTO cleanings (name, price, status, owner_id) VALUES ('B', 1, 'taken', :anna)"
-    sql(insert, anna=told.anna.id)
+    sql(insert, anna=story.anna.id)
     assert sql("SELECT status FROM cleanings ORDER BY id") == [("taken",), ("open",)]
     sql("UPDATE offers SET cleaning_id = (SELECT max(id) FROM cleanings) WHERE status = 'accepted'")
     assert sql("SELECT status FROM cleanings ORDER BY id") == [("open",), ("taken",)]

@@ -1,4 +1,4 @@
-"""Profiles over HTTP: who sees what of whom, each change and each refusal."""
+"""Profiles over HTTP: which fields each viewer sees, each change and each error."""
 
 import pytest
 from flask_migrate import downgrade, upgrade
@@ -7,12 +7,11 @@ from sqlalchemy.exc import IntegrityError
 
 from phresh import create_app
 from phresh.database.base import db
-from phresh.profiles import queries
 
 PROFILES = "/api/profiles/"
 ME = f"{PROFILES}me/"
 BEFORE_PROFILES = "7c4e1a8d3f52"
-LONE = "\ud800"
+LONE_SURROGATE = "\ud800"
 CONTACT = {"email", "phone_number"}
 EMPTY = {"full_name": None, "bio": None, "image": None}
 UNRATED = {"avg_overall_rating": None, "total_evaluations": 0}
@@ -40,7 +39,7 @@ def change(someone, method="patch", **changes):
 
 @pytest.fixture
 def offer(sql, make_cleaning):
-    """Have someone offer to clean for an owner; gives the id of the cleaning."""
+    """Return a function that inserts a cleaning with an offer and returns the cleaning's id."""
 
     def make(owner, cleaner, status):
         job = make_cleaning(owner_id=owner.id)
@@ -53,7 +52,7 @@ def offer(sql, make_cleaning):
 
 @pytest.fixture
 def rate(sql, offer):
-    """Have an owner rate a cleaner."""
+    """Return a function that inserts a completed cleaning with a rating."""
 
     def make(owner, cleaner, stars):
         insert = (
@@ -66,26 +65,31 @@ def rate(sql, offer):
     return make
 
 
-NEW = {"email": "anna@phresh.example", "username": "Anna", "password": "four cats on a roof"}
+REGISTRATION = {
+    "email": "anna@phresh.example",
+    "username": "Anna",
+    "password": "four cats on a roof",
+}
 
 
-def test_it_is_made_with_the_account(client):
-    assert client.post("/api/users/", json={"new_user": NEW}).status_code == 201
+def test_the_profile_of_a_new_account_is_public(client):
+    assert client.post("/api/users/", json={"new_user": REGISTRATION}).status_code == 201
     response = client.get(f"{PROFILES}Anna/")
     assert (response.status_code, response.json) == (200, {"username": "Anna", **EMPTY, **UNRATED})
 
 
-def test_without_it_there_is_no_account(client, sql, monkeypatch):
-    """A database that refuses the profile refuses the user too."""
-    nobody = queries.new_profile(user_id=0)
-    monkeypatch.setattr("phresh.accounts.views.new_profile", lambda **_: nobody)
-    assert client.post("/api/users/", json={"new_user": NEW}).status_code == 409
-    assert sql("SELECT FROM users") == sql("SELECT FROM tokens") == []
-    monkeypatch.undo()
-    assert client.post("/api/users/", json={"new_user": NEW}).status_code == 201
+def test_the_first_change_inserts_the_profile_row(client, sql):
+    registered = client.post("/api/users/", json={"new_user": REGISTRATION}).json
+    token = registered["access_token"]["access_token"]
+    assert sql("SELECT FROM profiles") == []
+    headers = {"Authorization": f"Bearer {token}"}
+    for bio in ("Hello", "Hello again"):
+        changed = client.patch(ME, json={"profile_update": {"bio": bio}}, headers=headers)
+        assert (changed.status_code, changed.json["bio"]) == (200, bio)
+        assert sql("SELECT bio FROM profiles") == [(bio,)]
 
 
-def test_accounts_that_were_there_get_one_by_the_migration(make_database):
+def test_accounts_older_than_the_migration_have_a_profile(make_database):
     app = create_app({"DATABASE_URL": make_database("profiles")})
     with app.app_context():
         upgrade()
@@ -98,26 +102,26 @@ def test_accounts_that_were_there_get_one_by_the_migration(make_database):
                 )
             )
         upgrade()
-        answers = [app.test_client().get(f"{PROFILES}user-{n}/") for n in (1, 2, 3)]
+        responses = [app.test_client().get(f"{PROFILES}user-{n}/") for n in (1, 2, 3)]
         db.engine.dispose()
-    assert [answer.status_code for answer in answers] == [200, 200, 200]
-    assert answers[0].json == {"username": "user-1", **EMPTY, **UNRATED}
+    assert [response.status_code for response in responses] == [200, 200, 200]
+    assert responses[0].json == {"username": "user-1", **EMPTY, **UNRATED}
 
 
-def test_it_goes_with_the_account(client, anna, sql):
+def test_deleting_an_account_deletes_its_profile(client, anna, sql):
     assert anna.client.delete("/api/users/me/").status_code == 204
     assert client.get(url_of(anna)).status_code == 404
     assert sql("SELECT FROM profiles") == []
 
 
-def test_everyone_sees_this_and_no_more(client, anna, ben):
+def test_other_users_and_guests_see_only_the_public_fields_of_a_profile(client, anna, ben):
     change(anna, **FULL)
     public = {name: value for name, value in FULL.items() if name not in CONTACT}
     for viewer in (client, ben.client):
         assert get(viewer, anna) == {"username": "anna", **public, **UNRATED}
 
 
-def test_one_sees_all_of_oneself(anna):
+def test_the_current_user_sees_all_fields_of_their_profile(anna):
     everything = {"username": "anna", "email": anna.email, **FULL, **UNRATED}
     assert change(anna, **FULL).json == everything
     assert get(anna.client, anna) == everything
@@ -130,28 +134,31 @@ def test_one_sees_all_of_oneself(anna):
         *(("pending", False), ("rejected", False), ("cancelled", False)),
     ],
 )
-def test_owner_and_cleaner_can_reach_each_other(anna, ben, offer, status, is_shown):
+def test_owner_and_cleaner_see_contact_data_once_the_offer_is_accepted(
+    anna, ben, offer, status, is_shown
+):
     for person in (anna, ben):
         change(person, phone_number=f"Of {person.username}")
     offer(anna, ben, status)
     for viewer, person in ((anna, ben), (ben, anna)):
-        seen = get(viewer.client, person)
-        shown = {"email": person.email, "phone_number": f"Of {person.username}"}
-        assert {name: seen[name] for name in CONTACT & seen.keys()} == (shown if is_shown else {})
+        profile = get(viewer.client, person)
+        contact = {"email": person.email, "phone_number": f"Of {person.username}"}
+        shown = {name: profile[name] for name in CONTACT & profile.keys()}
+        assert shown == (contact if is_shown else {})
 
 
-def test_nobody_else_can_reach_them(client, make_user, anna, ben, offer):
-    other, others_owner = make_user("other"), make_user("owner")
+def test_only_the_two_sides_of_a_job_see_contact_data(client, make_user, anna, ben, offer):
+    other, other_owner = make_user("other"), make_user("owner")
     offer(anna, ben, "accepted")
     offer(anna, other, "accepted")
-    offer(others_owner, ben, "accepted")
-    for viewer, person in ((other, ben), (ben, other), (anna, others_owner), (others_owner, anna)):
+    offer(other_owner, ben, "accepted")
+    for viewer, person in ((other, ben), (ben, other), (anna, other_owner), (other_owner, anna)):
         assert get(viewer.client, person).keys().isdisjoint(CONTACT)
     for person in (anna, ben):
         assert get(client, person).keys().isdisjoint(CONTACT)
 
 
-def test_what_was_gone_is_hidden_again(anna, ben, offer):
+def test_contact_data_is_hidden_again_after_the_cleaner_cancels(anna, ben, offer):
     job = offer(anna, ben, "pending")
     anna.client.put(f"/api/cleanings/{job}/offers/ben/")
     assert get(ben.client, anna).keys() >= CONTACT
@@ -160,17 +167,17 @@ def test_what_was_gone_is_hidden_again(anna, ben, offer):
         assert get(viewer.client, person).keys().isdisjoint(CONTACT)
 
 
-def test_who_is_gone_shows_nothing(client, make_user, anna, ben, offer):
-    cleaner = make_user("gone")
-    offer(anna, cleaner, "completed")
-    offer(cleaner, ben, "completed")
-    assert cleaner.client.delete("/api/users/me/").status_code == 204
+def test_jobs_of_a_deleted_account_reveal_no_contact_data(client, make_user, anna, ben, offer):
+    deleted = make_user("deleted")
+    offer(anna, deleted, "completed")
+    offer(deleted, ben, "completed")
+    assert deleted.client.delete("/api/users/me/").status_code == 204
     for person in (anna, ben):
         assert get(client, person).keys().isdisjoint(CONTACT)
     assert get(anna.client, ben).keys().isdisjoint(CONTACT)
 
 
-def test_a_token_that_is_not_good_is_refused(client, anna):
+def test_profile_requests_with_an_invalid_token_return_401(client, anna):
     for path, method in ((url_of(anna), "GET"), (ME, "PATCH"), (ME, "PUT")):
         body = None if method == "GET" else {"profile_update": {}}
         headers = {"Authorization": "Bearer x"}
@@ -180,27 +187,27 @@ def test_a_token_that_is_not_good_is_refused(client, anna):
 
 
 @pytest.mark.parametrize("method", ["patch", "put"])
-def test_a_change_takes_a_token(client, method):
+def test_changing_a_profile_without_a_token_returns_401(client, method):
     response = getattr(client, method)(ME, json={"profile_update": {"bio": "x"}})
     assert response.status_code == 401
     assert response.headers["WWW-Authenticate"] == "Bearer"
 
 
 @pytest.mark.parametrize("method", ["patch", "put"])
-def test_what_is_left_out_stays_and_null_takes_away(anna, method):
-    def seen():
+def test_an_omitted_field_is_kept_and_null_clears_it(anna, method):
+    def current_fields():
         return {name: get(anna.client, anna)[name] for name in FULL}
 
     assert change(anna, method, **FULL).status_code == 200
     assert change(anna, method).status_code == 200
-    assert seen() == FULL
+    assert current_fields() == FULL
     for name in FULL:
         assert change(anna, method, **{name: None}).json[name] is None
-        assert seen() == FULL | {name: None}
+        assert current_fields() == FULL | {name: None}
         assert change(anna, method, **{name: FULL[name]}).status_code == 200
 
 
-def test_it_is_ones_own_that_changes(client, anna, ben):
+def test_a_change_affects_only_the_profile_of_the_current_user(client, anna, ben):
     assert change(anna, bio="Of Anna").status_code == 200
     assert get(client, ben)["bio"] is None
 
@@ -215,7 +222,7 @@ def test_it_is_ones_own_that_changes(client, anna, ben):
         *(("image", f"https://{host}/a.jpg") for host in ("127.0.0.1", "[::1]", "straße.example")),
     ],
 )
-def test_what_is_allowed_is_kept_as_it_is(anna, name, value):
+def test_valid_profile_fields_are_stored_unchanged(anna, name, value):
     response = change(anna, **{name: value})
     assert response.status_code == 200, response.json
     assert response.json[name] == get(anna.client, anna)[name] == value
@@ -227,8 +234,12 @@ def test_what_is_allowed_is_kept_as_it_is(anna, name, value):
     [
         *(("full_name", "x" * 201), ("phone_number", "x" * 51), ("bio", "x" * 10_001)),
         ("image", "https://phresh.example/".ljust(2_001, "x")),
-        *((name, value) for name in FULL for value in (1, True, [], {}, "a\0b", f"a{LONE}b")),
-        *(("image", f"https://phresh.example/{bad}") for bad in ("\0", LONE)),
+        *(
+            (name, value)
+            for name in FULL
+            for value in (1, True, [], {}, "a\0b", f"a{LONE_SURROGATE}b")
+        ),
+        *(("image", f"https://phresh.example/{bad}") for bad in ("\0", LONE_SURROGATE)),
         *(
             ("image", url)
             for url in (
@@ -243,7 +254,9 @@ def test_what_is_allowed_is_kept_as_it_is(anna, name, value):
         *(("avg_overall_rating", 5), ("total_evaluations", 1)),
     ],
 )
-def test_a_bad_value_is_refused_by_name(anna, method, name, value):
+def test_an_invalid_or_unknown_profile_field_is_rejected_with_its_pointer(
+    anna, method, name, value
+):
     before = get(anna.client, anna)
     response = change(anna, method, **{"bio": "Good"} | {name: value})
     assert response.status_code == 422
@@ -260,47 +273,47 @@ def test_a_bad_value_is_refused_by_name(anna, method, name, value):
         ({"bio": "x", "profile_update": {}}, "/bio"),
     ],
 )
-def test_a_body_of_another_form_is_refused(anna, body, pointer):
+def test_a_profile_body_of_the_wrong_shape_is_rejected(anna, body, pointer):
     response = anna.client.patch(ME, json=body)
     assert response.status_code == 422
     assert [error["pointer"] for error in response.json["errors"]] == [pointer]
 
 
-def test_there_has_to_be_a_body_of_json(anna):
+def test_a_profile_change_without_valid_json_is_rejected(anna):
     assert anna.client.patch(ME).status_code == 415
     assert anna.client.patch(ME, data="{", content_type="application/json").status_code == 400
 
 
-def test_query_parameters_are_refused(client, anna):
+def test_unknown_query_parameters_of_profiles_are_rejected(client, anna):
     assert client.get(f"{url_of(anna)}?x=1").status_code == 422
     assert anna.client.patch(f"{ME}?x=1", json={"profile_update": {}}).status_code == 422
 
 
-def test_the_username_is_found_in_any_case_and_shown_as_it_is(client, make_user):
+def test_a_profile_is_found_by_its_username_in_any_case(client, make_user):
     make_user("Mary-Ann_3")
     for name in ("Mary-Ann_3", "mary-ann_3", "MARY-ANN_3"):
         assert client.get(f"{PROFILES}{name}/").json["username"] == "Mary-Ann_3"
 
 
-def test_the_path_without_its_last_slash_is_the_same(client, anna):
+def test_the_url_of_a_profile_works_without_the_trailing_slash(client, anna):
     assert client.get(url_of(anna).rstrip("/")).json == get(client, anna)
 
 
-def test_it_has_the_new_name_after_a_change_of_the_name(client, anna):
+def test_a_changed_username_changes_the_url_of_the_profile(client, anna):
     body = {"user_update": {"username": "anna-2"}}
     assert anna.client.patch("/api/users/me/", json=body).status_code == 200
     assert client.get(url_of(anna)).status_code == 404
     assert client.get(f"{PROFILES}anna-2/").json["username"] == "anna-2"
 
 
-def test_who_is_not_there_is_404(client):
+def test_an_unknown_username_returns_404(client):
     response = client.get(f"{PROFILES}nobody/")
     assert response.status_code == 404
     assert response.json["detail"] == "No user has this username."
 
 
 @pytest.mark.parametrize("name", ["ab", "x" * 31, "a b", "änna", "a.b", "a%00b", "anna%0A", "a/b"])
-def test_what_is_no_username_is_no_url(client, name):
+def test_an_invalid_username_in_the_url_returns_404(client, name):
     response = client.get(f"{PROFILES}{name}/")
     assert (response.status_code, response.json["detail"]) == (404, "Not Found")
 
@@ -315,29 +328,29 @@ def test_what_is_no_username_is_no_url(client, name):
         ("DELETE", "me/", {"PATCH", "PUT", "OPTIONS"}),
     ],
 )
-def test_other_methods_are_405(anna, method, path, allowed):
+def test_other_methods_on_profiles_return_405(anna, method, path, allowed):
     response = anna.client.open(PROFILES + path, method=method)
     assert response.status_code == 405
     assert {*response.headers["Allow"].split(", ")} == allowed
 
 
-def test_there_is_no_list_of_all(client):
+def test_there_is_no_list_of_profiles(client):
     assert client.get(PROFILES).status_code == 404
 
 
 @pytest.mark.parametrize(
     ("stars", "average"), [([5], 5), ([1, 2], 1.5), ([5, 5, 4], 14 / 3), ([1, 1, 1], 1)]
 )
-def test_it_shows_how_a_cleaner_was_rated(client, anna, ben, rate, stars, average):
+def test_a_profile_shows_the_average_and_number_of_ratings(client, anna, ben, rate, stars, average):
     for each in stars:
         rate(anna, ben, each)
-    seen = get(client, ben)
-    assert float(seen["avg_overall_rating"]) == pytest.approx(average)
-    assert seen["total_evaluations"] == len(stars)
+    profile = get(client, ben)
+    assert float(profile["avg_overall_rating"]) == pytest.approx(average)
+    assert profile["total_evaluations"] == len(stars)
     assert get(client, anna).items() >= UNRATED.items()
 
 
-def test_ratings_stay_when_the_owner_is_gone(client, anna, ben, rate):
+def test_ratings_stay_after_the_owner_deletes_their_account(client, anna, ben, rate):
     rate(anna, ben, 4)
     assert anna.client.delete("/api/users/me/").status_code == 204
     rated = {"avg_overall_rating": 4, "total_evaluations": 1}
@@ -345,7 +358,9 @@ def test_ratings_stay_when_the_owner_is_gone(client, anna, ben, rate):
 
 
 @pytest.mark.parametrize("count", [1, 100])
-def test_it_takes_one_statement_and_the_token_another(client, anna, ben, rate, statements, count):
+def test_reading_a_profile_takes_one_statement_plus_one_for_the_token(
+    client, anna, ben, rate, statements, count
+):
     for _ in range(count):
         rate(anna, ben, 5)
     for viewer, expected in ((client, 1), (anna.client, 2), (ben.client, 2)):
@@ -354,12 +369,12 @@ def test_it_takes_one_statement_and_the_token_another(client, anna, ben, rate, s
         assert len(statements) == expected
 
 
-def test_a_change_takes_three_statements(anna, statements):
+def test_changing_a_profile_takes_three_statements(anna, statements):
     assert change(anna, bio="New", full_name="Anna").status_code == 200
     assert len(statements) == 3
 
 
-def test_who_has_the_state_gets_304(client, anna):
+def test_an_unchanged_profile_returns_304_for_its_etag(client, anna):
     for viewer in (client, anna.client):
         etag = viewer.get(url_of(anna)).headers["ETag"]
         headers = {"If-None-Match": etag}
@@ -370,7 +385,7 @@ def test_who_has_the_state_gets_304(client, anna):
     assert (response.status_code, response.json["bio"]) == (200, "New")
 
 
-def test_what_others_see_is_another_state(client, anna):
+def test_the_current_user_and_others_get_different_etags(client, anna):
     etags = {viewer.get(url_of(anna)).headers["ETag"] for viewer in (client, anna.client)}
     assert len(etags) == 2
 
@@ -385,22 +400,24 @@ def test_what_others_see_is_another_state(client, anna):
         *(("image", "image", url) for url in ("", "anna.jpg", "ftp://x", " https://x", "https:x")),
     ],
 )
-def test_each_check_refuses_what_the_schemas_refuse(anna, sql, check, name, bad):
+def test_the_check_constraints_of_profiles_reject_what_the_schema_rejects(
+    anna, sql, check, name, bad
+):
     for good in (None, FULL[name]):
         sql(f"UPDATE profiles SET {name} = :good", good=good)
     with pytest.raises(IntegrityError, match=f'"ck_profiles_{check}"'):
         sql(f"UPDATE profiles SET {name} = :bad", bad=bad)
 
 
-def test_a_user_has_one_profile(anna, sql):
+def test_the_database_allows_one_profile_per_existing_user(anna, sql):
     with pytest.raises(IntegrityError, match="pk_profiles"):
         sql("INSERT INTO profiles (user_id) VALUES (:id)", id=anna.id)
     with pytest.raises(IntegrityError, match="fk_profiles_user_id"):
         sql("INSERT INTO profiles (user_id) VALUES (:id)", id=anna.id + 1)
 
 
-def test_who_has_no_profile_is_shown_and_gets_one(client, anna, sql):
-    """An older version that still runs while the migration is applied makes no profiles."""
+def test_an_account_without_a_profile_row_is_shown_and_a_change_inserts_it(client, anna, sql):
+    """An older version that still runs during the migration creates accounts without a profile."""
     sql("DELETE FROM profiles")
     assert client.get("/api/profiles/anna/").json["bio"] is None
     changes = {"profile_update": {"bio": "New"}}

@@ -1,4 +1,4 @@
-"""Request ids, security headers, log lines, and who may be believed."""
+"""Request ids, security headers, log lines, trusted hosts and trusted proxies."""
 
 import io
 import json
@@ -15,15 +15,17 @@ LIST = "/api/cleanings/"
 
 
 @pytest.mark.parametrize(
-    "given", ["a", "8e03978e-40d5-43dd-bc93-6894a57f9324", "A_b.c:1/2+3=", "x" * 128]
+    "request_id", ["a", "8e03978e-40d5-43dd-bc93-6894a57f9324", "A_b.c:1/2+3=", "x" * 128]
 )
-def test_a_well_formed_request_id_is_taken(client, given):
-    assert client.get(LIST, headers={"X-Request-Id": given}).headers["X-Request-Id"] == given
+def test_a_well_formed_request_id_is_kept(client, request_id):
+    assert (
+        client.get(LIST, headers={"X-Request-Id": request_id}).headers["X-Request-Id"] == request_id
+    )
 
 
-@pytest.mark.parametrize("given", ["", "x" * 129, "a b", "a,b", "é", 'a"b', "a\tb"])
-def test_any_other_request_id_is_made_anew(client, given):
-    response = client.get(LIST, headers={"X-Request-Id": given})
+@pytest.mark.parametrize("request_id", ["", "x" * 129, "a b", "a,b", "é", 'a"b', "a\tb"])
+def test_a_malformed_request_id_is_replaced(client, request_id):
+    response = client.get(LIST, headers={"X-Request-Id": request_id})
     assert len(response.headers["X-Request-Id"]) == 32
     assert response.headers["X-Request-Id"] != client.get(LIST).headers["X-Request-Id"]
 
@@ -40,7 +42,7 @@ def test_any_other_request_id_is_made_anew(client, given):
         *(("POST", LIST, 415), ("GET", "/healthz", 200), ("GET", "/openapi.json", 200)),
     ],
 )
-def test_every_answer_has_its_id_and_its_security_headers(client, lines, method, path, status):
+def test_every_response_has_a_request_id_and_security_headers(client, lines, method, path, status):
     response = client.open(path, method=method)
     assert response.status_code == status
     assert response.headers["X-Content-Type-Options"] == "nosniff"
@@ -53,12 +55,12 @@ def test_every_answer_has_its_id_and_its_security_headers(client, lines, method,
     assert line["duration_ms"] >= 0
 
 
-def test_behind_tls_browsers_are_told_to_stay_there(client):
+def test_https_responses_have_strict_transport_security(client):
     response = client.get(LIST, base_url="https://phresh.example")
     assert response.headers["Strict-Transport-Security"] == "max-age=31536000"
 
 
-def test_every_line_of_a_request_has_its_id(lines):
+def test_every_log_line_of_a_request_has_its_request_id(lines):
     app = create_app({"DATABASE_URL": "postgresql://127.0.0.1:1/none"})
     response = app.test_client().get(LIST, headers={"X-Request-Id": "mine"})
     assert response.json["request_id"] == "mine"
@@ -66,7 +68,7 @@ def test_every_line_of_a_request_has_its_id(lines):
     assert {line["request_id"] for line in lines()} == {"mine"}
 
 
-def test_an_exception_is_in_its_line_and_a_line_outside_of_requests_has_no_id():
+def test_an_exception_outside_a_request_is_one_line_without_a_request_id():
     try:
         raise RuntimeError("why")
     except RuntimeError:
@@ -79,13 +81,13 @@ def test_an_exception_is_in_its_line_and_a_line_outside_of_requests_has_no_id():
     assert "request_id" not in line
 
 
-def test_the_line_of_who_is_logged_in_says_who(client, anna, lines):
+def test_the_access_log_has_the_id_of_the_current_user(client, anna, lines):
     anna.client.get("/api/users/me/")
     client.get("/api/users/me/")
     assert [line.get("user_id") for line in lines()] == [anna.id, None]
 
 
-def test_what_is_sent_is_in_no_line(client, lines):
+def test_bodies_and_query_strings_are_not_logged(client, lines):
     secret = "not for the log"
     client.post(LIST, json={"new_cleaning": {"name": secret, "price": -1}})
     client.post(LIST, json={"new_cleaning": {"name": secret, "price": 1}})
@@ -113,56 +115,58 @@ def test_a_request_without_a_host_is_400(app):
 
 
 @pytest.mark.parametrize(
-    ("proxies", "addr", "secure"),
+    ("proxies", "address", "secure"),
     [(0, "127.0.0.1", False), (1, "2.2.2.2", True), (2, "1.1.1.1", True)],
 )
-def test_only_trusted_proxies_are_believed(settings, lines, proxies, addr, secure):
+def test_forwarded_headers_are_used_only_from_trusted_proxies(
+    settings, lines, proxies, address, secure
+):
     client = create_app({**settings, "TRUSTED_PROXIES": proxies}).test_client()
     forwarded = {"X-Forwarded-For": "1.1.1.1, 2.2.2.2", "X-Forwarded-Proto": "https, https"}
     response = client.get("/healthz", headers=forwarded)
-    assert lines()[-1]["remote_addr"] == addr
+    assert lines()[-1]["remote_addr"] == address
     assert ("Strict-Transport-Security" in response.headers) == secure
 
 
 @pytest.fixture
-def loop():
-    """A handler that writes to a stream, and what it left to the event loop."""
-    handler, left = LoopHandler(), []
+def loop_handler():
+    """A handler that writes to a stream, and the calls that it has deferred to the event loop."""
+    handler, deferred = LoopHandler(), []
     handler.setStream(io.StringIO())
-    handler.defer(left.append)
-    return handler, left
+    handler.defer(deferred.append)
+    return handler, deferred
 
 
-def test_the_lines_of_a_turn_are_written_at_once(loop):
-    handler, left = loop
+def test_log_lines_of_one_loop_iteration_are_written_together(loop_handler):
+    handler, deferred = loop_handler
     for text in ("one", "two"):
         handler.handle(logging.makeLogRecord({"msg": text}))
     assert handler.stream.getvalue() == ""
-    assert len(left) == 1
-    left.pop()()
+    assert len(deferred) == 1
+    deferred.pop()()
     assert handler.stream.getvalue() == "one\ntwo\n"
     handler.handle(logging.makeLogRecord({"msg": "three"}))
-    left.pop()()
+    deferred.pop()()
     assert handler.stream.getvalue() == "one\ntwo\nthree\n"
 
 
-def test_what_is_left_is_written_at_the_end(loop):
-    handler, _ = loop
+def test_buffered_log_lines_are_written_at_shutdown(loop_handler):
+    handler, _ = loop_handler
     handler.handle(logging.makeLogRecord({"msg": "one"}))
     handler.flush()  # logging.shutdown() calls it
     assert handler.stream.getvalue() == "one\n"
 
 
-def test_a_line_that_cannot_be_made_costs_no_other(loop, capsys):
-    handler, left = loop
+def test_a_log_line_that_cannot_be_formatted_does_not_lose_others(loop_handler, capsys):
+    handler, deferred = loop_handler
     handler.handle(logging.makeLogRecord({"msg": "%d", "args": ("x",)}))
     handler.handle(logging.makeLogRecord({"msg": "one"}))
-    left.pop()()
+    deferred.pop()()
     assert handler.stream.getvalue() == "one\n"
     assert "Logging error" in capsys.readouterr().err
 
 
-def test_without_a_loop_each_line_is_written():
+def test_without_a_loop_each_log_line_is_written_immediately():
     handler = LoopHandler()
     handler.setStream(io.StringIO())
     handler.handle(logging.makeLogRecord({"msg": "one"}))

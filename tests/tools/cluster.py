@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -73,7 +73,7 @@ class Cluster:
 
     def _options(self) -> dict[str, Any]:
         log = self.data.with_suffix(".log").open("ab")
-        user = embedded._run_as(self._installed.user)
+        user = embedded.run_as(self._installed.user)
         return {"stdout": log, "stderr": log, "env": {**os.environ, "LC_ALL": "C"}, **user}
 
     def run(self, program: str, *arguments: str | Path) -> None:
@@ -162,6 +162,11 @@ def _children(parent: int) -> list[int]:
             if int((process / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
                 found.append(int(process.name))
     return found
+
+
+def are_running(processes: set[int]) -> bool:
+    """Return whether any of them runs, zombies aside."""
+    return any(map(_is_alive, processes))
 
 
 def _is_alive(process: int) -> bool:
@@ -296,7 +301,7 @@ class Client:
         """Send one request, once, and give what came of it."""
         began, kept, sent, error = time.monotonic(), self._connection is not None, False, ""
         status, given, text = 0, {}, b""
-        data = None if body is None else json.dumps(body).encode()
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         try:
             if self._connection is None:
                 self._connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
@@ -323,8 +328,11 @@ class Client:
             self._connection = None
 
 
+SHIPPED = ("gunicorn", "-c", "gunicorn.conf.py", "{app}")
+
+
 class Phresh:
-    """The app, served by gunicorn from a copy of the checkout."""
+    """The app, served from a copy of the checkout by gunicorn or another server."""
 
     def __init__(
         self,
@@ -333,20 +341,27 @@ class Phresh:
         app: str = "wsgi:app",
         *,
         token: str | None = None,
+        server: Sequence[str] = SHIPPED,
+        output: int | None = None,
         **settings: str,
     ) -> None:
-        """Start it and wait until it answers."""
+        """Start it and wait until it answers.
+
+        :param server: a module to run and its arguments, in which ``{app}`` and ``{port}`` stand
+            for those
+        :param output: the file descriptor that it prints to, instead of the file ``log``
+        """
         self.port = free_port()
         self.token = token
         self.log = checkout.parent / f"gunicorn-{self.port}.log"
         settings = {"WORKERS": "2", "DATABASE_URL": database_url, **settings}
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", app],
+                [sys.executable, "-m", *(part.format(app=app, port=self.port) for part in server)],
                 cwd=checkout,
                 env=environment(PORT=str(self.port), **settings),
-                stdout=log,
-                stderr=log,
+                stdout=log if output is None else output,
+                stderr=log if output is None else output,
             )
         ended = self._process.poll
         answers = wait_until(lambda: ended() is not None or self.send("GET", "/healthz").status, 60)
@@ -358,7 +373,7 @@ class Phresh:
             return client.send(method, path, body, **headers)
 
     def send_all(self, *requests: tuple[Any, ...]) -> list[Answer]:
-        """Send requests at the same time; give the answers in their order."""
+        """Send requests at the same time; return the responses in their order."""
         with ThreadPoolExecutor(len(requests)) as pool:
             return list(pool.map(lambda request: self.send(*request), requests))
 
@@ -368,7 +383,7 @@ class Phresh:
     ) -> Iterator[Any]:
         """Have a client each send one request of its job after the other, on a kept connection.
 
-        Gives the list that the answers go to. Ends with the block, and after those seconds.
+        Yield the list that the responses go to. Ends with the block, and after those seconds.
         With ``Connection="close"`` each request has a connection of its own.
         """
         answers: list[Answer] = []
@@ -402,6 +417,10 @@ class Phresh:
     def workers(self) -> set[int]:
         """Give the processes that answer."""
         return set(_children(self._process.pid))
+
+    def processes(self) -> set[int]:
+        """Return all its processes."""
+        return {self._process.pid, *self.workers()}
 
     def end_worker(self) -> set[int]:
         """Tell one worker to end, and give it."""

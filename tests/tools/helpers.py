@@ -15,6 +15,6 @@ def sql_text(statement: str) -> Executable:
 
 
 def next_page(response: Any) -> str | None:
-    """The URL of the page after this one, as its answer says; None after the last."""
+    """Return the URL of the next page by a response's `Link`, None after the last page."""
     link = response.headers.get("Link")
     return re.fullmatch(r'<(.+)>; rel="next"', link)[1] if link else None

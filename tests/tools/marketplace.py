@@ -1,4 +1,4 @@
-"""A job in any state, with all who have to do with it."""
+"""A cleaning in any state, with its owner, its bidders and another user."""
 
 from tests.tools.users import Someone
 
@@ -6,7 +6,7 @@ STATES = ("open", "pending", "taken", "cancelled", "completed")
 
 
 class Story:
-    """Anna's job, Ben's offer, Cleo's beside it; Dora has nothing to do with it."""
+    """Anna's cleaning in one of STATES; Ben and Cleo bid unless it is "open", Dora never does."""
 
     def __init__(self, make_user, make_cleaning, state: str) -> None:
         self.anna, self.ben, self.cleo, self.dora = map(make_user, ("anna", "ben", "cleo", "dora"))
@@ -32,7 +32,7 @@ class Story:
 
 
 def standing(sql) -> tuple[str | None, dict[str | None, str]]:
-    """The status of the only job, and those of its offers by who made them."""
+    """Return the status of the only cleaning, and the status of each offer by its bidder."""
     status = sql("SELECT status FROM cleanings")
     offers = sql("SELECT username, status FROM offers LEFT JOIN users ON users.id = user_id")
     return (status[0][0] if status else None), dict(map(tuple, offers))

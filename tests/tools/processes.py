@@ -103,7 +103,11 @@ class Served(Address):
         super().__init__(free_port())
         venv = Path(sys.prefix)
         self.process = subprocess.Popen(
-            ["make", "run", *(make or ("--old-file", f"{venv}/.installed", f"VENV={venv}"))],
+            [
+                "make",
+                "run",
+                *(make or ("--old-file", f"{venv}/.installed-serving", f"VENV={venv}")),
+            ],
             cwd=checkout,
             env=environment(PORT=str(self.port), HOME=str(checkout)),
             user=user,

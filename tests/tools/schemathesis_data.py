@@ -1,32 +1,34 @@
-"""Accounts and jobs in every state, for who sends requests that are made by chance."""
+"""Rows, cursors and path parameters for the requests that schemathesis generates."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
 
 from argon2 import PasswordHasher
+from flask import Flask
+from sqlalchemy import Connection
 
-PASSWORD = "correct horse battery"
-EACH = 2_000
+from phresh.web.pages import PageSchema, encode_cursor
+from tests.tools.features import features
+from tests.tools.users import PASSWORD
 
-# Of each operation on offers: whose job it needs, whose offer is on it, and how that stands.
-JOBS = {
-    "create_offer": (2, None, None),
-    "accept_offer": (1, 2, "pending"),
-    "cancel_offer": (2, 1, "accepted"),
-    "delete_offer": (2, 1, "pending"),
-    "create_evaluation": (1, 2, "accepted"),
-    "get_evaluation": (1, 2, "completed"),
-    "list_offers": (1, 2, "pending"),
-    "get_offer": (1, 2, "pending"),
+# A value of a key in a cursor, by the key's type.
+VALUES: dict[type, Any] = {
+    int: 7,
+    Decimal: Decimal("29.99"),
+    datetime: datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
 }
 
 
-def job_of(operation: str, number: int) -> int:
-    """The id of a job that an operation needs, another one for each number."""
-    return list(JOBS).index(operation) * EACH + number % EACH + 1
+def fill(connection: Connection) -> dict[str, list[dict[str, Any]]]:
+    """Fill empty tables; return path parameters for requests, by operation id.
 
-
-def fill() -> list[str]:
-    """The statements that fill empty tables: users, the first two of whom have to do with jobs."""
+    There are 9,999 users with a profile and a token each, and what the features'
+    ``tests/<feature>/routes.py`` make.
+    """
     password_hash = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
-    statements = [
+    for statement in (
         f"""
         INSERT INTO users (username, email, password_hash)
         SELECT 'user-' || n, 'user-' || n || '@phresh.example', '{password_hash}'
@@ -37,19 +39,36 @@ def fill() -> list[str]:
         INSERT INTO tokens (hash, user_id, expires_at)
         SELECT sha256(convert_to('token-' || id, 'UTF8')), id, 'infinity' FROM users
         """,
-    ]
-    for owner, bidder, status in JOBS.values():
-        statements.append(f"""
-            INSERT INTO cleanings (name, price, owner_id)
-            SELECT 'Job', 20, {owner} FROM generate_series(1, {EACH})
-        """)
-        if bidder is not None:
-            statements.append(f"""
-                INSERT INTO offers (cleaning_id, user_id, status)
-                SELECT id, {bidder}, '{status}' FROM cleanings ORDER BY id DESC LIMIT {EACH}
-            """)
-    statements.append("""
-        INSERT INTO evaluations (cleaning_id, cleaner_id, owner_id, overall_rating)
-        SELECT cleaning_id, 2, 1, 5 FROM offers WHERE status = 'completed'
-    """)
-    return statements
+    ):
+        connection.exec_driver_sql(statement)
+    return {
+        operation: [dict(row) for row in connection.exec_driver_sql(statement).mappings()]
+        for feature in features().values()
+        for operation, statement in feature.fuzz.items()
+    }
+
+
+def cursors(app: Flask) -> dict[str, dict[str, str]]:
+    """Return a valid cursor for each order of each list, by operation id and ``sort``.
+
+    The default order is also under ``""``.
+    """
+    found = {}
+    for endpoint, view in app.view_functions.items():
+        if schema := next(page_schemas(view), None):
+            by_order = {
+                name: encode_cursor(name, [VALUES[kind] for _, kind in order.keys])
+                for name, order in schema.ORDERS.items()
+            }
+            by_order[""] = next(iter(by_order.values()))
+            found[endpoint.rpartition(".")[2]] = by_order
+    return found
+
+
+def page_schemas(view: Any) -> Iterator[PageSchema]:
+    """Yield the schema of the query parameters of a view that returns pages."""
+    view_class = getattr(view, "view_class", None)
+    view = view if view_class is None else getattr(view_class, "get", None)
+    for parameter in getattr(view, "_apidoc", {}).get("arguments", {}).get("parameters", []):
+        if isinstance(parameter.get("schema"), PageSchema):
+            yield parameter["schema"]

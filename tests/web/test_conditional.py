@@ -13,13 +13,13 @@ LIST = "/api/cleanings/"
 
 @pytest.fixture
 def client(anna):
-    """A client that is logged in."""
+    """Return a client that sends Anna's token."""
     return anna.client
 
 
 @pytest.fixture
 def make_cleaning(make_cleaning, anna):
-    """Make cleanings that are hers."""
+    """Make cleanings that Anna owns."""
     return partial(make_cleaning, owner_id=anna.id)
 
 
@@ -32,7 +32,7 @@ def url(make_cleaning):
     return f"{LIST}{make_cleaning(name='As it was')}/"
 
 
-def test_what_is_read_has_a_strong_etag_and_is_asked_for_again(client, url):
+def test_a_get_response_has_a_strong_etag_and_must_be_revalidated(client, url):
     for path in (url, LIST):
         response = client.get(path)
         assert response.headers["ETag"].startswith('"')
@@ -50,7 +50,7 @@ def test_head_has_the_headers_of_get(client, url):
 
 @pytest.mark.parametrize("form", ["{}", "W/{}", '"other", {}', '"other", W/{}', "*"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_who_has_the_state_gets_304(client, url, form, method):
+def test_a_matching_if_none_match_is_304(client, url, form, method):
     for path in (url, LIST):
         etag = client.get(path).headers["ETag"]
         headers = {"If-None-Match": form.format(etag)}
@@ -61,7 +61,7 @@ def test_who_has_the_state_gets_304(client, url, form, method):
         assert "Content-Type" not in response.headers
 
 
-def test_who_has_another_state_gets_this_one(client, url):
+def test_a_stale_if_none_match_is_200_with_the_current_state(client, url):
     etags = {path: client.get(path).headers["ETag"] for path in (url, LIST)}
     assert patch(client, url, {"name": "New"}).status_code == 200
     for path, etag in etags.items():
@@ -70,7 +70,7 @@ def test_who_has_another_state_gets_this_one(client, url):
         assert response.headers["ETag"] != etag
 
 
-def test_a_new_next_page_is_a_new_state(client, make_cleaning):
+def test_a_new_next_link_changes_the_etag(client, make_cleaning):
     make_cleaning()
     query = {"limit": 1, "sort": "id"}
     before = client.get(LIST, query_string=query)
@@ -80,7 +80,7 @@ def test_a_new_next_page_is_a_new_state(client, make_cleaning):
     assert "Link" in after.headers
 
 
-def test_a_304_has_its_link(client, make_cleaning):
+def test_a_304_keeps_the_link_header(client, make_cleaning):
     make_cleaning()
     make_cleaning()
     first = client.get(f"{LIST}?limit=1")
@@ -91,7 +91,7 @@ def test_a_304_has_its_link(client, make_cleaning):
 
 @pytest.mark.parametrize("form", ["{}", '"other", {}', "*"])
 @pytest.mark.parametrize("method", ["patch", "put", "delete"])
-def test_a_write_goes_through_when_nothing_changed(client, url, form, method):
+def test_a_write_with_a_matching_if_match_succeeds(client, url, form, method):
     headers = {"If-Match": form.format(client.get(url).headers["ETag"])}
     body = {"cleaning_update": {"name": "New"}} if method != "delete" else None
     assert getattr(client, method)(url, json=body, headers=headers).status_code in (200, 204)
@@ -99,7 +99,7 @@ def test_a_write_goes_through_when_nothing_changed(client, url, form, method):
 
 @pytest.mark.parametrize("condition", ['"other"', "", "garbage", 'W/"x"'])
 @pytest.mark.parametrize("method", ["patch", "put", "delete"])
-def test_a_write_is_412_when_it_changed(client, url, condition, method):
+def test_a_write_with_another_if_match_is_412(client, url, condition, method):
     body = {"cleaning_update": {"name": "New"}} if method != "delete" else None
     response = getattr(client, method)(url, json=body, headers={"If-Match": condition})
     assert response.status_code == 412
@@ -107,24 +107,24 @@ def test_a_write_is_412_when_it_changed(client, url, condition, method):
     assert client.get(url).json["name"] == "As it was"
 
 
-def test_a_weak_etag_is_no_match_for_a_write(client, url):
+def test_a_write_with_a_weak_etag_is_412(client, url):
     etag = client.get(url).headers["ETag"]
     assert patch(client, url, {"name": "New"}, **{"If-Match": f"W/{etag}"}).status_code == 412
 
 
-def test_a_missing_row_is_404_before_412(client):
+def test_a_missing_cleaning_is_404_before_412(client):
     assert client.delete(f"{LIST}2147483647/", headers={"If-Match": "*"}).status_code == 404
     assert client.delete(f"{LIST}2147483647/", headers={"If-Match": '"x"'}).status_code == 404
 
 
-def test_a_bad_body_is_422_before_412(client, url):
+def test_an_invalid_body_is_422_before_412(client, url):
     assert patch(client, url, {"name": ""}, **{"If-Match": '"x"'}).status_code == 422
 
 
-def test_the_check_and_the_write_are_one_step(app, anna, client, url, sql):
-    """All have the right ETag when they come, and wait for the row at the same time."""
+def test_if_match_is_checked_under_the_row_lock(app, anna, client, url, sql):
+    """All writes send the current ETag and wait for the same row lock."""
     headers = {"If-Match": client.get(url).headers["ETag"]}
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    count_waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
     with app.app_context(), ThreadPoolExecutor(3) as pool:
         with db.engine.connect() as holder:
             holder.exec_driver_sql("SELECT FROM cleanings FOR UPDATE")
@@ -132,13 +132,13 @@ def test_the_check_and_the_write_are_one_step(app, anna, client, url, sql):
                 pool.submit(patch, anna.make_client(), url, {"name": f"Writer {n}"}, **headers)
                 for n in range(3)
             ]
-            assert wait_until(lambda: sql(waiting) == [(3,)])
+            assert wait_until(lambda: sql(count_waiting) == [(3,)])
             holder.rollback()
         statuses = sorted(write.result().status_code for write in writes)
     assert statuses == [200, 412, 412]
 
 
-def test_of_20_writes_at_once_with_one_etag_one_goes_through(anna, client, url):
+def test_one_of_20_concurrent_writes_with_the_same_etag_succeeds(anna, client, url):
     etag = client.get(url).headers["ETag"]
 
     def write(number):

@@ -1,4 +1,4 @@
-"""What every operation shares: the error format, the parser, the order of refusals, CORS."""
+"""What all operations share: the error format, the body parser, the order of checks and CORS."""
 
 import json
 import socket
@@ -24,7 +24,7 @@ def send(client, body, content_type=JSON, query=""):
     return client.post(LIST + query, data=body, content_type=content_type)
 
 
-def problem(response, status):
+def problem_detail(response, status):
     assert response.status_code == status
     assert response.content_type == "application/problem+json"
     body = json.loads(response.data)
@@ -36,15 +36,35 @@ def problem(response, status):
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/nothing", "/api/", "/api//cleanings/", "/API/cleanings/", "/docs/x"]
+    "path", ["/nothing", "/api/", "/api//cleanings/", "/API/cleanings/", "/docs/x"]
 )
 def test_an_unknown_url_is_404(client, path):
-    assert problem(client.get(path), 404) == "Not Found"
+    assert problem_detail(client.get(path), 404) == "Not Found"
 
 
-def test_a_wrong_method_is_405_and_names_the_right_ones(client):
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+
+def test_a_browser_is_redirected_to_the_docs_page(client):
+    response = client.get("/", headers={"Accept": BROWSER})
+    assert (response.status_code, response.headers["Location"]) == (302, "/docs/")
+    assert "Accept" in response.headers.getlist("Vary")
+
+
+@pytest.mark.parametrize("accept", [None, "*/*", JSON, "application/json, text/html;q=0.9"])
+def test_other_clients_get_an_index_whose_links_work(client, accept):
+    response = client.get("/", headers={} if accept is None else {"Accept": accept})
+    assert (response.status_code, response.content_type) == (200, JSON)
+    assert "Accept" in response.headers.getlist("Vary")
+    index = response.json
+    assert set(index) == {"docs", "health", "openapi"}
+    for path in index.values():
+        assert client.get(path).status_code == 200
+
+
+def test_an_unsupported_method_is_405_with_an_allow_header(client):
     response = client.delete(LIST)
-    assert problem(response, 405) == "Method Not Allowed"
+    assert problem_detail(response, 405) == "Method Not Allowed"
     assert set(response.headers["Allow"].split(", ")) == {"GET", "HEAD", "OPTIONS", "POST"}
     assert client.open(LIST, method="TRACE").status_code == 405
 
@@ -58,25 +78,28 @@ def test_a_wrong_method_is_405_and_names_the_right_ones(client):
     ],
     ids=repr,
 )
-def test_a_broken_body_is_400(client, body):
-    assert problem(send(client, body), 400)
+def test_a_malformed_json_body_is_400(client, body):
+    assert problem_detail(send(client, body), 400)
 
 
-def test_an_empty_body_says_so(client):
-    assert problem(send(client, b""), 400) == "The body is empty."
+def test_an_empty_body_is_400_with_its_own_detail(client):
+    assert problem_detail(send(client, b""), 400) == "The body is empty."
 
 
 @pytest.mark.parametrize(
     "content_type", [None, "", "text/plain", "application/x-www-form-urlencoded", "json"]
 )
-def test_a_body_that_is_not_json_is_415(client, content_type):
-    assert problem(send(client, b"{}", content_type), 415) == "The body must be JSON: send Content-Type application/json."
+def test_a_content_type_other_than_json_is_415(client, content_type):
+    assert (
+        problem_detail(send(client, b"{}", content_type), 415)
+        == "The body must be JSON: send Content-Type application/json."
+    )
 
 
 @pytest.mark.parametrize(
     "content_type", [f"{JSON}; charset=utf-8", "Application/JSON", "application/vnd.x+json"]
 )
-def test_every_way_to_say_json_is_taken(client, content_type):
+def test_every_json_content_type_is_accepted(client, content_type):
     body = json.dumps({"new_cleaning": {"name": "A job", "price": 20}})
     assert send(client, body, content_type).status_code == 201
 
@@ -84,16 +107,18 @@ def test_every_way_to_say_json_is_taken(client, content_type):
 def test_a_body_over_64_kib_is_413(client):
     body = json.dumps({"new_cleaning": {"name": "A job", "price": 20}}).encode()
     assert send(client, body.ljust(64 * 1024)).status_code == 201
-    assert problem(send(client, body.ljust(64 * 1024 + 1)), 413)
+    assert problem_detail(send(client, body.ljust(64 * 1024 + 1)), 413)
 
 
-def raw(app, head, body):
-    """The status line that a request gets over a socket, with a body of any form."""
+def send_raw(app, header_lines, body):
+    """Send a POST with these header lines and body bytes over a socket; return the status code."""
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.handle_request)
     thread.start()
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
-        connection.sendall(f"POST {LIST} HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n".encode() + body)
+        connection.sendall(
+            f"POST {LIST} HTTP/1.1\r\nHost: x\r\n{header_lines}\r\n\r\n".encode() + body
+        )
         connection.shutdown(socket.SHUT_WR)
         status = connection.makefile("rb").readline()
     thread.join()
@@ -104,27 +129,27 @@ def raw(app, head, body):
 
 
 @pytest.mark.parametrize(
-    ("length", "more", "status"),
+    ("length", "extra", "status"),
     [(64 * 1024, b"", 201), (64 * 1024, b" ", 413), (70_000, b"x", 413)],
 )
-def test_a_body_in_chunks_has_the_same_limit(app, sql, length, more, status):
+def test_a_chunked_body_has_the_same_limit(app, sql, length, extra, status):
     body = (
-        json.dumps({"new_cleaning": {"name": "A job", "price": 20}}).encode().ljust(length) + more
+        json.dumps({"new_cleaning": {"name": "A job", "price": 20}}).encode().ljust(length) + extra
     )
     chunks = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
-    head = f"Content-Type: {JSON}\r\nTransfer-Encoding: chunked"
-    assert raw(app, head, chunks) == status
+    header_lines = f"Content-Type: {JSON}\r\nTransfer-Encoding: chunked"
+    assert send_raw(app, header_lines, chunks) == status
     assert len(sql("SELECT * FROM cleanings")) == (status == 201)
 
 
-def test_a_body_that_ends_early_is_400(app, sql):
+def test_a_truncated_body_is_400(app, sql):
     body = json.dumps({"new_cleaning": {"name": "A job", "price": 20}}).encode()
-    assert raw(app, f"Content-Type: {JSON}\r\nContent-Length: {len(body) + 1}", body) == 400
-    assert raw(app, f"Content-Type: {JSON}\r\nContent-Length: {len(body)}", body) == 201
+    assert send_raw(app, f"Content-Type: {JSON}\r\nContent-Length: {len(body) + 1}", body) == 400
+    assert send_raw(app, f"Content-Type: {JSON}\r\nContent-Length: {len(body)}", body) == 201
     assert len(sql("SELECT * FROM cleanings")) == 1
 
 
-def test_refusals_come_in_their_order(anna):
+def test_the_first_failed_check_decides_the_status(anna):
     client = anna.client
     too_large = b"{".ljust(70_000)
     assert send(client, too_large, "text/plain", "?x=1").status_code == 413
@@ -136,7 +161,7 @@ def test_refusals_come_in_their_order(anna):
     assert client.patch(missing, json={"cleaning_update": {}}).status_code == 404
 
 
-def test_cors_is_open_and_without_credentials(client):
+def test_cors_allows_every_origin_without_credentials(client):
     origin = {"Origin": "https://shop.example"}
     for response in (client.get(LIST, headers=origin), client.get("/nothing", headers=origin)):
         assert response.headers["Access-Control-Allow-Origin"] == "*"
@@ -145,44 +170,44 @@ def test_cors_is_open_and_without_credentials(client):
         assert exposed == {"ETag", "Link", "Location", "Retry-After", "X-Request-Id"}
 
 
-def test_a_preflight_allows_what_clients_send(client):
-    wanted = "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match"
-    asked = {"Origin": "https://shop.example", "Access-Control-Request-Method": "PATCH"}
-    asked["Access-Control-Request-Headers"] = wanted
-    response = client.options(f"{LIST}1/", headers=asked)
+def test_a_preflight_allows_the_headers_that_clients_send(client):
+    allowed = "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match"
+    headers = {"Origin": "https://shop.example", "Access-Control-Request-Method": "PATCH"}
+    headers["Access-Control-Request-Headers"] = allowed
+    response = client.options(f"{LIST}1/", headers=headers)
     assert response.status_code == 200
-    assert response.headers["Access-Control-Allow-Headers"] == wanted
+    assert response.headers["Access-Control-Allow-Headers"] == allowed
     assert "PATCH" in response.headers["Access-Control-Allow-Methods"]
 
 
-def test_cors_can_be_closed(settings):
+def test_cors_can_be_limited_to_one_origin(settings):
     app = create_app({**settings, "CORS_ORIGINS": "https://a.example"})
-    ours, other = ({"Origin": f"https://{name}.example"} for name in "ab")
+    allowed, other = ({"Origin": f"https://{name}.example"} for name in "ab")
     client = app.test_client()
     assert (
-        client.get("/healthz", headers=ours).headers["Access-Control-Allow-Origin"]
-        == ours["Origin"]
+        client.get("/healthz", headers=allowed).headers["Access-Control-Allow-Origin"]
+        == allowed["Origin"]
     )
     assert "Access-Control-Allow-Origin" not in client.get("/healthz", headers=other).headers
 
 
-def test_the_process_tells_that_it_lives_without_its_database():
+def test_healthz_is_200_without_a_database():
     client = create_app({"DATABASE_URL": "postgresql://127.0.0.1:1/none"}).test_client()
     response = client.get("/healthz")
     assert (response.status_code, response.json) == (200, {"status": "ok"})
 
 
-def test_a_database_that_is_away_is_503():
+def test_an_unavailable_database_is_503():
     client = create_app({"DATABASE_URL": "postgresql://127.0.0.1:1/none"}).test_client()
     for response in (
         client.get(LIST),
         send(client, b'{"new_cleaning": {"name": "x", "price": 1}}'),
     ):
-        assert problem(response, 503) == "The database is not available. Try again soon."
+        assert problem_detail(response, 503) == "The database is not available. Try again soon."
         assert response.headers["Retry-After"] == "1"
 
 
-def test_a_query_that_has_no_pages_takes_no_place(settings):
+def test_a_query_schema_without_pages_rejects_a_cursor(settings):
     class WordSchema(ma.Schema):
         word = ma.fields.String()
 
@@ -204,8 +229,8 @@ def test_a_query_that_has_no_pages_takes_no_place(settings):
 
 
 @pytest.fixture
-def broken(settings):
-    """A client of an app with views that fail as asked: by an exception, or by an SQLSTATE."""
+def failing_client(settings):
+    """Yield a client of an app whose views fail with an exception or with a given SQLSTATE."""
     app = create_app(settings)
     views = Blueprint("broken", __name__)
 
@@ -236,9 +261,9 @@ def broken(settings):
         *(("42P01", 500), ("XX000", 500)),
     ],
 )
-def test_what_the_database_refuses_has_its_status(broken, state, status, caplog):
-    response = broken.get(f"/sqlstate/{state}")
-    assert "secret" not in problem(response, status)
+def test_a_database_error_has_the_status_of_its_sqlstate(failing_client, state, status, caplog):
+    response = failing_client.get(f"/sqlstate/{state}")
+    assert "secret" not in problem_detail(response, status)
     assert ("Retry-After" in response.headers) == (status == 503)
     assert caplog.records[0].levelname == ("WARNING" if status == 503 else "ERROR")
 
@@ -251,19 +276,18 @@ def test_what_the_database_refuses_has_its_status(broken, state, status, caplog)
         "SELECT nothing FROM cleanings WHERE name = 'secret'",
     ],
 )
-def test_what_the_database_says_is_logged_without_values(broken, statement, caplog):
-    assert "secret" not in broken.get(f"/sql/{statement}").text
+def test_a_database_error_is_logged_without_values(failing_client, statement, caplog):
+    assert "secret" not in failing_client.get(f"/sql/{statement}").text
     assert "secret" not in "".join(map(JSONFormatter().format, caplog.records))
     assert len(caplog.records) == 1
 
 
-def test_a_defect_is_500_and_tells_nothing(broken, caplog):
-    assert problem(broken.get("/error"), 500) == "Internal Server Error"
+def test_an_unexpected_exception_is_500_without_details(failing_client, caplog):
+    assert problem_detail(failing_client.get("/error"), 500) == "Internal Server Error"
     assert "secret" in caplog.text
 
 
-def test_a_refused_write_leaves_nothing(app, sql):
-    """Raising rolls back: the one transaction of a request ends with its view."""
+def test_an_exception_rolls_back_the_transaction(app, sql):
     from phresh.database.transactions import transaction
 
     @transaction

@@ -5,6 +5,6 @@ SwaggerUIBundle({
   url: docs.dataset.document,
   deepLinking: true,
   tryItOutEnabled: true,
-  // Else it asks another host to judge the document.
+  // Otherwise it sends the document to another host to validate it.
   validatorUrl: null,
 });

@@ -1,0 +1,65 @@
+"""The routes of accounts, for the tests of all routes (tests/tools/features.py)."""
+
+import uuid
+
+from tests.tools.features import ACCOUNTS, EVERYONE, Feature, Route
+from tests.tools.users import PASSWORD
+
+ALL = "/api/users/"
+ME = f"{ALL}me/"
+REGISTRATION = {"email": "carl@phresh.example", "username": "carl", "password": PASSWORD}
+
+
+def correct(operation, case):
+    """Have schemathesis send emails that are new, and the right password."""
+    if not isinstance(case.body, dict):
+        return
+    if operation == "create_token":
+        case.body |= {"username": "user-2@phresh.example", "password": PASSWORD}
+    elif operation in ("create_user", "update_me"):
+        for values in case.body.values():
+            if "email" in values:
+                values["email"] = f"{uuid.uuid4().hex}@phresh.example"
+            if operation == "update_me" and values.keys() & {"email", "password", "old_password"}:
+                values["old_password"] = PASSWORD
+
+
+FEATURE = Feature(
+    routes=[
+        Route(
+            *("POST", ALL, (201, 201, 201)),
+            errors={409, 429},
+            send={"json": {"new_user": REGISTRATION}},
+            example=409,  # Anna is registered
+        ),
+        Route(
+            *("POST", f"{ALL}login/token/", EVERYONE),
+            errors={401, 429},
+            send={"data": {"username": "anna@phresh.example", "password": PASSWORD}},
+            example=401,  # another password
+        ),
+        Route("POST", f"{ALL}logout/", (401, 204, 204)),
+        Route("GET", ME, ACCOUNTS),
+        Route(
+            *("PATCH", ME, ACCOUNTS),
+            errors={403, 409, 429},
+            send={"json": {"user_update": {"username": "renamed"}}},
+            example=403,  # the old password is another one
+        ),
+    ],
+    rows={
+        "users": """
+            INSERT INTO users (email, username, password_hash) VALUES ('a@b.example', 'anna', '')
+        """,
+        "tokens": """
+            INSERT INTO tokens (hash, user_id, expires_at)
+            SELECT sha256('a'), id, 'infinity' FROM users
+        """,
+        "attempts": "INSERT INTO attempts (key) VALUES ('k')",
+    },
+    correct=correct,
+    undocumented={
+        "This password is too common.",
+        "Must not be the username or the email.",
+    },
+)

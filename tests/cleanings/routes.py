@@ -1,0 +1,33 @@
+"""The routes of cleanings, for the tests of all routes (tests/tools/features.py)."""
+
+from tests.tools.features import EVERYONE, OWNERS, Feature, Route
+
+ALL = "/api/cleanings/"
+ONE = f"{ALL}<id:cleaning_id>/"
+
+
+def own_cleaning(world):
+    return {"cleaning_id": world.make_cleaning(owner_id=world.owner.id, name="Hers")}
+
+
+FEATURE = Feature(
+    prepare=own_cleaning,
+    routes=[
+        Route("GET", ALL, EVERYONE),
+        Route("POST", ALL, (201, 201, 201), errors={409}),
+        Route("GET", ONE, EVERYONE, errors={404}),
+        Route("PATCH", ONE, OWNERS, errors={403, 404, 409, 412}),
+        Route("PUT", ONE, OWNERS, errors={403, 404, 409, 412}),
+        Route("DELETE", ONE, (401, 403, 204), errors={403, 404, 409, 412}),
+    ],
+    rows={
+        "cleanings": """
+            INSERT INTO cleanings (name, price, owner_id) SELECT 'Hers', 1, id FROM users;
+            INSERT INTO cleanings (name, price) VALUES ('A guest''s', 1);
+        """
+    },
+    undocumented={
+        # The pattern for that, \p{L}, is not one in every language.
+        "Each word must have a letter or a digit.",
+    },
+)
