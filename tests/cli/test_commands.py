@@ -43,6 +43,7 @@ def checkout(folder):
     return copy_checkout(folder / "checkout")
 
 
+@pytest.mark.slow
 def test_make_run_serves_stops_and_keeps_the_data(checkout):
     served = Served(checkout).wait()
     status, created = served.request("POST", "/api/cleanings/", BODY)
@@ -143,6 +144,7 @@ def test_an_invalid_database_url_is_reported_in_one_line(checkout, url):
     assert "topsecret" not in result.stderr
 
 
+@pytest.mark.slow
 def test_commands_that_need_no_database_do_not_start_one(checkout):
     assert "cleanings.create_cleaning" in flask(checkout, "routes").stdout
     assert json.loads(flask(checkout, "openapi", "print").stdout)["info"]["title"] == "Phresh"
@@ -150,6 +152,7 @@ def test_commands_that_need_no_database_do_not_start_one(checkout):
     assert not (checkout / "instance").exists()
 
 
+@pytest.mark.slow
 def test_commands_start_and_stop_the_database(checkout):
     assert "Applied: Create cleanings" in flask(checkout, "db", "upgrade").stdout
     assert wait_until(lambda: not running_in(checkout)), running_in(checkout)
@@ -175,6 +178,7 @@ def test_missing_tables_are_reported_in_one_line(checkout, command):
     assert result.stderr == "Error: The tables are missing: run flask db upgrade.\n"
 
 
+@pytest.mark.slow
 def test_demo_fills_the_database(checkout):
     flask(checkout, "db", "upgrade")
     added = flask(checkout, "demo").stdout

@@ -1,5 +1,6 @@
 """The feed: events of posted and changed cleanings, newest first, in pages."""
 
+import itertools
 import re
 import threading
 from datetime import UTC, datetime, timedelta
@@ -301,17 +302,20 @@ def read_plan(app, sql):
     return read
 
 
-@pytest.mark.parametrize("limit", [20, 100])
-@pytest.mark.parametrize("after", [(), (NOON, 2_000), (NOON + timedelta(days=9), 2**31 - 1)])
-def test_a_page_reads_no_more_rows_than_it_needs(read_plan, limit, after):
-    """It needs at most one page of each of the two event types, wherever the page starts."""
-    plan = [node for node in read_plan(limit, after) if node.get("Relation Name") != "users"]
-    indexes = {node.get("Index Name") for node in plan}
-    assert {"ix_cleanings_created_at_id", "ix_cleanings_changed"} <= indexes
-    assert "Seq Scan" not in {node["Node Type"] for node in plan}
-    for node in plan:
-        read = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
-        assert read * node["Actual Loops"] <= 2 * (limit + 1), node["Node Type"]
+def test_a_page_reads_no_more_rows_than_it_needs(read_plan):
+    """It needs at most one page of each of the two event types, wherever the page starts.
+
+    One test for all pages: filling the table takes seconds.
+    """
+    starts = [(), (NOON, 2_000), (NOON + timedelta(days=9), 2**31 - 1)]
+    for limit, after in itertools.product([20, 100], starts):
+        plan = [node for node in read_plan(limit, after) if node.get("Relation Name") != "users"]
+        indexes = {node.get("Index Name") for node in plan}
+        assert {"ix_cleanings_created_at_id", "ix_cleanings_changed"} <= indexes, (limit, after)
+        assert "Seq Scan" not in {node["Node Type"] for node in plan}, (limit, after)
+        for node in plan:
+            read = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+            assert read * node["Actual Loops"] <= 2 * (limit + 1), (limit, after, node["Node Type"])
 
 
 def test_pages_skip_and_repeat_nothing_during_concurrent_writes(client, anna, post):
