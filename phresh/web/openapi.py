@@ -93,7 +93,9 @@ class _OperationPlugin(BasePlugin):
                 statuses |= {422, 503}
                 if method == "get":
                     statuses |= {304}
-                    operation.setdefault("parameters", []).append("IF_NONE_MATCH")
+                    parameters = operation.setdefault("parameters", [])
+                    if "IF_NONE_MATCH" not in parameters:  # blp.etag has named it
+                        parameters.append("IF_NONE_MATCH")
                     success = min(status for status in operation["responses"])
                     operation["responses"][success].setdefault("headers", {})["ETag"] = "ETAG"
             if "requestBody" in operation:

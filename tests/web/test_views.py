@@ -763,6 +763,8 @@ def test_etag_of_flask_smorest_works(serve):
     assert client.get("/api/tagged/", headers={"If-None-Match": first}).status_code == 200
     assert client.delete("/api/tagged/", headers={"If-Match": first}).status_code == 412
     assert client.delete("/api/tagged/", headers={"If-Match": second}).status_code == 204
+    documented = client.get("/openapi.json").json["paths"]["/api/tagged/"]["get"]["parameters"]
+    assert documented == [{"$ref": "#/components/parameters/IF_NONE_MATCH"}]
 
 
 # Plain Flask
