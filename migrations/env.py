@@ -53,8 +53,12 @@ def format_revision(path, _options):
     subprocess.run([*ruff, "format", "--quiet", "--no-cache", path], check=False)
 
 
+# Not in alembic.ini, whose sections can't be read where the path of the checkout has a "%".
+context.script.hooks = [{"_hook_name": "format", "type": "format"}]
+
+
 def run():
-    """Run what was asked for, on the database or as SQL on stdout."""
+    """Run the requested command, on the database or as SQL on stdout."""
     options = {
         "target_metadata": db.metadata,
         "transaction_per_migration": True,  # so that one can build an index concurrently
