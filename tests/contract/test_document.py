@@ -271,7 +271,7 @@ REFUSED = {"create_user": "409", "delete_token": "401"}
 
 @pytest.mark.browser
 def test_a_user_logs_in_and_executes_every_operation_on_the_docs_page(browser, served, make_user):
-    make_user("anna", email="anna@phresh.io", password_hash=CHEAP.hash(EXAMPLE))
+    make_user("anna", email="anna@phresh.example", password_hash=CHEAP.hash(EXAMPLE))
     wait = WebDriverWait(browser, 20)
 
     def find(selector):
@@ -285,7 +285,7 @@ def test_a_user_logs_in_and_executes_every_operation_on_the_docs_page(browser, s
 
     browser.get(f"{served}/docs")
     find(".auth-wrapper .authorize").click()
-    find("#oauth_username").send_keys("anna@phresh.io")
+    find("#oauth_username").send_keys("anna@phresh.example")
     find("#oauth_password").send_keys(EXAMPLE)
     find(".auth-container:has(#oauth_username) .authorize").click()
     assert "Authorized" in find(".auth-container h6").text
