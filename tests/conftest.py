@@ -88,9 +88,10 @@ def database_url(make_database) -> str:
 
 @pytest.fixture(scope="session")
 def settings(database_url) -> dict[str, Any]:
-    """The settings of an app on the test database, prepared statements as the environment says."""
-    prepared = read_settings()["PREPARED_STATEMENTS"]
-    return {"DATABASE_URL": database_url, "PREPARED_STATEMENTS": prepared}
+    """The settings of an app on the test database; those for PgBouncer as in the environment."""
+    configured = read_settings()
+    names = ("PREPARED_STATEMENTS", "DATABASE_LIMITS")
+    return {"DATABASE_URL": database_url, **{name: configured[name] for name in names}}
 
 
 @pytest.fixture(scope="session")

@@ -609,8 +609,8 @@ def test_no_log_line_contains_secrets_when_the_database_is_unavailable(lines):
     assert_not_logged(lines(), tokens)
 
 
-def test_no_log_line_contains_secrets_when_the_tables_are_missing(make_database, lines):
-    app = create_app({"DATABASE_URL": make_database("bare")})
+def test_no_log_line_contains_secrets_when_the_tables_are_missing(make_database, settings, lines):
+    app = create_app({**settings, "DATABASE_URL": make_database("bare")})
     tokens, statuses = send_secrets(app.test_client(), "secret-token")
     assert statuses.count(500) >= 8
     assert any("traceback" in line for line in lines())
