@@ -26,7 +26,7 @@ def limit_locks(connection):
 
 
 def announce(step, **_):
-    """Say which migration ran."""
+    """Print which migration ran."""
     click.echo(f"{'Applied' if step.is_upgrade else 'Reverted'}: {step.up_revision.doc}")
 
 

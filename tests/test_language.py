@@ -34,8 +34,7 @@ AVOIDED = {
 }
 # At the start of a docstring (PEP 257: imperative).
 STARTS = {
-    r"(Give|Gives) (the|a|an|it|what)\b": "Return",
-    r"(Tell|Tells) (that|whether|what)\b": "Return whether",
+    r"(Give|Have|Say|Tell|Ask|Judge)s?\b": "Return, Raise, Yield, Validate, Set ...",
     r"Whether\b.*": "Return whether (a property may begin with Whether)",
 }
 

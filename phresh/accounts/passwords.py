@@ -16,7 +16,7 @@ from phresh.database.deadlines import paused_deadline
 
 
 def init_app(app: Flask) -> None:
-    """Have the app hash passwords with the parameters of its settings."""
+    """Set up the hashing of passwords with the parameters of the app's settings."""
     app.extensions["passwords"] = Passwords(
         PasswordHasher(
             app.config["ARGON2_TIME_COST"],

@@ -51,8 +51,8 @@ def login_to_post(view: Callable[..., Any]) -> Any:
 
 
 def login_not_required(view: Callable[..., Any]) -> Any:
-    """Say that anyone may use a view, and that it pays no attention to tokens."""
-    view.is_public = True  # type: ignore[attr-defined]
+    """Mark a view that anyone may use, and that ignores tokens."""
+    view.is_public = True  # type: ignore[attr-defined] # typed as a callable, it is a function
     return view
 
 

@@ -28,8 +28,6 @@ class _Unknown:
     def __eq__(self, _: object) -> bool:
         raise TypeError("Boolean value of this clause is not defined")
 
-    __hash__ = None  # type: ignore[assignment]
-
 
 class Parameter(BindParameter[Any]):
     """A parameter of a statement, for a value that is known only when the statement is run."""

@@ -22,11 +22,14 @@ from gevent import monkey
 from gevent.socket import wait_read, wait_write
 from psycopg2 import extensions
 
+TOO_LATE = "The database did not respond in time."
+LONGEST_POLL = 3600  # seconds of one wait: the system's calls take no infinity
+
 _deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)
 
 
 def init_app(app: Flask) -> None:
-    """Give each request of the app a deadline of ``DATABASE_TIMEOUT`` seconds."""
+    """Set a deadline of ``DATABASE_TIMEOUT`` seconds for each request of the app."""
     seconds: float = app.config["DATABASE_TIMEOUT"]
 
     @app.before_request
@@ -78,7 +81,7 @@ def earlier_deadline(seconds: float) -> Iterator[None]:
 
 
 def install_wait_callback() -> None:
-    """Have psycopg2 wait in this process as :func:`_wait_in_loop` or :func:`_wait_in_thread` do.
+    """Make psycopg2 wait in this process as :func:`_wait_in_loop` or :func:`_wait_in_thread` do.
 
     The first request does it: by then gevent has replaced the sockets of a process that it runs.
     """
@@ -199,10 +202,6 @@ def _wait_in_thread(connection: DriverConnection) -> None:
         readable = state == extensions.POLL_READ
         poller.register(connection.fileno(), select.POLLIN if readable else select.POLLOUT)
         poller.poll(min(left, LONGEST_POLL) * 1000)
-
-
-TOO_LATE = "The database did not respond in time."
-LONGEST_POLL = 3600  # seconds of one wait: the system's calls take no infinity
 
 
 def connect_to_first_host(

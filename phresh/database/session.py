@@ -35,7 +35,7 @@ OTHER = (
 
 
 def init_app(app: Flask, db: Any) -> None:
-    """Have each request end its session; to be called within an app context."""
+    """End the session of each request with the request; call this within an app context."""
     sessions = db.session.registry
     event.listen(db.engine, "handle_error", _explain_error)
 
@@ -140,6 +140,7 @@ class _SharedConnection(PoolProxiedConnection):
     def is_detached(self) -> bool:
         return False
 
+    # SQLAlchemy declares attributes; ours are looked up when they are used.
     @property
     def dbapi_connection(self) -> Any:  # type: ignore[override]
         return self._unit.driver()

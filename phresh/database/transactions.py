@@ -303,7 +303,7 @@ def transaction(view: Callable[P, R]) -> Callable[P, R]:
 
 
 def read_only(view: Callable[P, R]) -> Callable[P, R]:
-    """Mark a view that only reads, so that what would write in it is refused."""
+    """Mark a view that only reads, so that a statement that writes in it is rejected."""
     view.has_unit_of_work = True  # type: ignore[attr-defined]
     return view
 

@@ -7,7 +7,7 @@ from marshmallow import Schema, fields, validate
 
 from phresh.accounts.schemas import PublicUserSchema
 from phresh.evaluations.models import COMMENT_MAX, HEADLINE_MAX, RATING_MAX, RATING_MIN
-from phresh.web.fields import Text
+from phresh.web.fields import Flag, Text
 from phresh.web.pages import NEWEST_FIRST, PageSchema
 
 HEADLINE = {"example": "Spotless"}
@@ -29,15 +29,6 @@ class Rating(fields.Integer):
         if not number or value not in range(RATING_MIN, RATING_MAX + 1):
             raise self.make_error("stars")
         return int(value)
-
-
-class Flag(fields.Boolean):
-    """True or false; no other value is accepted for them."""
-
-    def _deserialize(self, value: Any, *_: Any, **__: Any) -> bool:
-        if not isinstance(value, bool):
-            raise self.make_error("invalid", input=value)
-        return value
 
 
 class EvaluationSchema(Schema):

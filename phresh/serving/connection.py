@@ -195,7 +195,7 @@ class Connection:
             self.expect(environ["HTTP_EXPECT"])
 
     def expect(self, what: str) -> None:
-        """Tell a client that waits for it to send the body (RFC 9110 10.1.1)."""
+        """Send 100 Continue to a client that waits for it (RFC 9110 10.1.1)."""
         if what.lower() == "100-continue":
             with suppress(OSError):  # the next read shows that the client has gone
                 self.client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")

@@ -46,7 +46,7 @@ def post_fork(_server: Any, _worker: Any) -> None:
 
 
 def post_worker_init(_worker: Any) -> None:
-    """Have the log wait for the event loop, where there is one, and freeze what is loaded."""
+    """Connect the log with the event loop, where there is one, and freeze what is loaded."""
     if monkey.is_module_patched("socket"):
         for handler in logging.root.handlers:
             if isinstance(handler, LoopHandler):

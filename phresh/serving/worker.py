@@ -127,7 +127,7 @@ class Worker(GeventWorker):
             client.close()
 
     def notify(self) -> None:
-        """Tell the master once a second that it lives, and end connections at their time."""
+        """Notify the master, once a second, and end connections that are past their time."""
         super().notify()
         now = time.monotonic()
         for connection in self.connections:
@@ -167,7 +167,7 @@ def _board() -> memoryview:
 
 
 def _keep_away(listener: Any) -> None:
-    """Have the kernel drop requests for a connection: clients repeat them, here or elsewhere."""
+    """Drop requests for a connection in the kernel: clients repeat them, here or elsewhere."""
     steps = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in DROP_SYN))
     program = struct.pack("HL", len(DROP_SYN), ctypes.addressof(steps))
     with suppress(OSError):  # not on this system

@@ -165,7 +165,7 @@ def reject_coroutine(view: Any) -> None:
 
 
 def init_app(app: flask.Flask) -> None:
-    """Have the app respond to the hosts, and believe the proxies, that its settings name."""
+    """Limit the app to the hosts, and let it trust the proxies, that its settings name."""
     if app.config["TRUSTED_HOSTS"] is not None:
         # Requests from inside, like a container's health check, use no public name.
         app.config["TRUSTED_HOSTS"] += ["localhost", "127.0.0.1"]

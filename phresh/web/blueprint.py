@@ -1,7 +1,7 @@
 """Blueprints: how views are registered, receive their arguments and return their response."""
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, NoReturn
 
 import flask_smorest
@@ -125,14 +125,14 @@ class Blueprint(flask_smorest.Blueprint):
     def alt_response(self, *args: Any, **options: Any) -> Callable[[Any], Any]:
         """Document another response."""
         document = super().alt_response(*args, **options)
-        decorator = lambda view: _documented(document, view)  # noqa: E731
+        decorator = partial(_documented, document)
         return lambda view: self._decorate_view_func_or_method_view(decorator, view)
 
     @staticmethod
     def doc(**options: Any) -> Callable[[Any], Any]:
         """Document anything else."""
         document = flask_smorest.Blueprint.doc(**options)
-        return lambda view: _documented(document, view)
+        return partial(_documented, document)
 
     def _set_etag_in_response(self, response: BaseResponse) -> None:
         """Set the entity tag of ``@blp.etag``: of what is sent, which ``check_etag`` dumps too."""

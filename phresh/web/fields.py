@@ -68,3 +68,12 @@ class Digits(ma.fields.Integer):
         if not re.fullmatch("[0-9]{1,10}", value):
             raise self.make_error("invalid")
         return super()._deserialize(value, attr, data, **kwargs)
+
+
+class Flag(ma.fields.Boolean):
+    """True or false; no other value is accepted for them."""
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> bool:
+        if not isinstance(value, bool):
+            raise self.make_error("invalid", input=value)
+        return value
