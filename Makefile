@@ -6,7 +6,7 @@ SERVING = $(VENV)/.installed-serving
 INSTALLED = $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check fuzz fix lock bench bench-smoke bench-scale
+.PHONY: help install run test check fuzz fix lock bench bench-smoke bench-scale bench-attacks
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -63,6 +63,9 @@ bench-smoke: $(BENCH_INSTALLED) ## Check that the benchmark works (a minute; nee
 
 bench-scale: $(INSTALLED) ## Measure the pages of the list and of the feed at 10,000,000 rows (6 minutes, 5 GB)
 	PYTHONPATH=. $(BIN)/python benchmarks/scale.py
+
+bench-attacks: $(INSTALLED) ## Measure what others notice while clients attack the server (5 minutes)
+	@exec $(BIN)/python -m benchmarks.attacks
 
 COMPILE = $(BIN)/uv pip compile --quiet setup.cfg --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-config --upgrade
 lock: $(INSTALLED) ## Renew the lock files from setup.cfg
