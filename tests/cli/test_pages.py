@@ -133,6 +133,49 @@ def code(text):
     return [block for _, block in FENCED.findall(text)] + re.findall("`([^`\n]+)`", text)
 
 
+# `accounts/test_limits.py`, `accounts/test_limits.py::test_a`, `::test_b` (in the file named last),
+# or `test_c` (in any file).
+TEST = re.compile(r"`(?:(?:tests/)?([\w/]*test_\w+\.py))?(?:(::)?(test_\w+))?`")
+
+
+def unknown_tests(text, tests):
+    """Return the names in a page that are no test, or no file of tests.
+
+    :param tests: for each path below ``tests/``, the names of its tests; the files that the page
+        itself writes are added
+    """
+    unknown, path = [], None
+    tests = {**tests, **{written: [] for written in re.findall("^`tests/(.*)`$", text, re.M)}}
+    for match in TEST.finditer(FENCED.sub("", text)):
+        path = match[1] or path
+        searched = [path] if match[1] or match[2] else tests
+        found = [tests[each] for each in searched if each in tests]
+        if not found or (match[3] and not any(match[3] in names for names in found)):
+            unknown.append(match[0])
+    return unknown
+
+
+@pytest.fixture(scope="module")
+def tests():
+    return {
+        str(path.relative_to(ROOT / "tests")): re.findall(r"def (test_\w+)", path.read_text())
+        for path in (ROOT / "tests").rglob("test_*.py")
+    }
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_test_that_a_page_names_exists(page, tests):
+    assert unknown_tests(page.read_text(), tests) == []
+
+
+def test_a_test_that_does_not_exist_is_found():
+    tests = {"a/test_a.py": ["test_one"], "test_b.py": ["test_two"]}
+    known = "`test_two` `a/test_a.py` `::test_one` `tests/a/test_a.py::test_one` `test_b.py`"
+    assert unknown_tests(known, tests) == []
+    for name in ("`a/test_b.py`", "`test_b.py::test_one`", "`test_three`", "`::test_two`"):
+        assert unknown_tests(f"`a/test_a.py` {name}", tests) == [name]
+
+
 def test_every_command_is_in_the_operator_s_page(app):
     page = "\n".join(code((ROOT / "docs" / "operations.md").read_text()))
     missing = [name for name in app.cli.commands if f"flask {name}" not in page]
