@@ -52,7 +52,8 @@ class Response(flask.Response):
     """A response with security headers; one whose body is complete is sent without a detour."""
 
     default_mimetype = None  # a response without a body has no type
-    policy = "default-src 'none'; frame-ancestors 'none'"  # Content-Security-Policy
+    # Content-Security-Policy; default-src is no fallback for base-uri and form-action.
+    policy = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
     def __call__(self, environ: Any, start_response: Any) -> Any:
         """Send it, as WSGI has it."""
