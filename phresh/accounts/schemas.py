@@ -18,7 +18,7 @@ from marshmallow import (
 from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
 from phresh.accounts.models import EMAIL_MAX
-from phresh.web.fields import USERNAME, Text
+from phresh.web.fields import USERNAME, USERNAME_MAX, USERNAME_MIN, BoundedString, Text
 
 # ASVS 5.0 6.2.1, 6.2.4, 6.2.5, 6.2.9: a minimum length, not common, any characters.
 PASSWORD_MIN, PASSWORD_MAX = 8, 128
@@ -52,19 +52,25 @@ class Email(Text):
             raise ValidationError(str(error)) from None
 
 
-class Username(fields.String):
+class Username(BoundedString):
     """A username."""
 
-    default_error_messages = {"username": "Must be 3 to 30 letters (a to z), digits, _ or -."}
+    error = f"Must be {USERNAME_MIN} to {USERNAME_MAX} letters (a to z), digits, _ or -."
 
     def __init__(self, **kwargs: Any) -> None:
-        metadata = kwargs.pop("metadata", {})
-        super().__init__(metadata={"pattern": f"^{USERNAME}$", **metadata}, **kwargs)
+        metadata = {"pattern": f"^{USERNAME}$", **kwargs.pop("metadata", {})}
+        super().__init__(
+            min_length=USERNAME_MIN,
+            max_length=USERNAME_MAX,
+            error=self.error,
+            metadata=metadata,
+            **kwargs,
+        )
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> str:
-        text: str = super()._deserialize(value, attr, data, **kwargs)
+        text = super()._deserialize(value, attr, data, **kwargs)
         if not re.fullmatch(USERNAME, text):
-            raise self.make_error("username")
+            raise ValidationError(self.error)
         return text
 
 

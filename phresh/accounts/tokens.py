@@ -15,6 +15,9 @@ from phresh.web.blueprint import Blueprint
 from phresh.web.openapi import SECURITY
 
 
+AUTHORIZATION_MAX = 1_000  # characters; our own are 50
+
+
 class Account(NamedTuple):
     """The current user, by the token of the request."""
 
@@ -86,6 +89,8 @@ def _account() -> Account | None:
     """Return the account of the token that was sent (RFC 6750 2.1), None without a token."""
     if "HTTP_AUTHORIZATION" not in request.environ:
         return None
+    if len(request.environ["HTTP_AUTHORIZATION"]) > AUTHORIZATION_MAX:
+        reject_token()
     sent = request.authorization
     if sent is None or sent.type != "bearer" or not sent.token:
         reject_token()

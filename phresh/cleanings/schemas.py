@@ -16,7 +16,7 @@ from phresh.cleanings.models import (
     STATUSES,
     is_word_character,
 )
-from phresh.web.fields import Text
+from phresh.web.fields import BoundedList, Text
 from phresh.web.pages import PageSchema
 
 CENT = Decimal("0.01")
@@ -36,7 +36,7 @@ class Price(fields.Field[Decimal]):
     def __init__(self, **kwargs: Any) -> None:
         metadata = kwargs.pop("metadata", {"example": 29.99})
         number = {"type": "number", "minimum": 0, "maximum": float(PRICE_MAX), "multipleOf": 0.01}
-        text = {"type": "string", "pattern": f"^{PRICE_TEXT}$"}
+        text = {"type": "string", "maxLength": 11, "pattern": f"^{PRICE_TEXT}$"}
         super().__init__(metadata={"anyOf": [number, text], **metadata}, **kwargs)
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> Decimal:
@@ -103,8 +103,9 @@ class CleaningListSchema(PageSchema):
 
     ORDERS = ORDERS
 
-    cleaning_type = fields.List(
+    cleaning_type = BoundedList(
         fields.String(validate=validate.OneOf(CLEANING_TYPES)),
+        max_length=20,
         metadata={"description": "One of these types; can be repeated"},
     )
     price_min = Price(metadata={"description": "Minimum price per hour"})

@@ -1,17 +1,23 @@
 """Arguments of views: query parameters, headers, forms and JSON bodies, loaded by schemas."""
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import flask
 import marshmallow as ma
 from flask import request
 from webargs.flaskparser import FlaskParser
-from werkzeug.exceptions import UnsupportedMediaType
+from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
 from phresh.web.app import Request
+from phresh.web.problems import ERRORS_MAX
+
+# Of a form: bytes, and characters of its content type and of the boundary in it.
+FORM_MAX, CONTENT_TYPE_MAX, BOUNDARY_MAX = 16 * 1024, 300, 70
 
 # The cursor in a query string that has one.
 CURSOR = re.compile(r"(?:^|&)after=([A-Za-z0-9_-]+)(?=&|\Z)")
@@ -47,8 +53,9 @@ class Parser(FlaskParser):
         before, *cursor = CURSOR.split(query)
         if len(cursor) == 2 and "after" in schema.fields:
             found = self._load_query(schema, before + cursor[1])
-            with suppress(ValueError):
-                return {**found, "page": found["page"].starting_at(cursor[0])}
+            if found["page"].is_first:  # else there was a cursor under a name like %61fter
+                with suppress(ValueError):
+                    return {**found, "page": found["page"].starting_at(cursor[0])}
         return dict(self._load_query(schema, query))
 
     @lru_cache(maxsize=256)  # noqa: B019 - the one parser there is lives as long
@@ -73,23 +80,47 @@ class Parser(FlaskParser):
         """Return the fields of a form.
 
         :raises UnsupportedMediaType: when the body is no form
+        :raises BadRequest: for a content type with much beside its boundary, or one that is longer
+            than RFC 2046 5.1.1 allows
+        :raises RequestEntityTooLarge: over ``FORM_MAX`` bytes, or ``MAX_FORM_PARTS`` parts
         """
         if req.mimetype not in ("application/x-www-form-urlencoded", "multipart/form-data"):
             raise UnsupportedMediaType(
                 "The body must be a form: send Content-Type application/x-www-form-urlencoded."
             )
+        if len(req.content_type or "") > CONTENT_TYPE_MAX:
+            raise BadRequest(f"The Content-Type is longer than {CONTENT_TYPE_MAX} characters.")
+        if len(req.mimetype_params.get("boundary", "")) > BOUNDARY_MAX:
+            raise BadRequest(f"The boundary is longer than {BOUNDARY_MAX} characters.")
+        req.max_content_length = min(FORM_MAX, req.max_content_length or FORM_MAX)
         return super().load_form(req, schema)
 
     def load_querystring(self, req: flask.Request, schema: ma.Schema) -> Any:
         """Return the query parameters.
 
-        :raises ValidationError: for one that is repeated and is no list
+        :raises ValidationError: for many that the schema does not have, or one that is repeated
+            and is no list
         """
+        _reject_unknown(schema, req.args)
         parameters = super().load_querystring(req, schema)
         for name, values in req.args.lists():
             if len(values) > 1 and name not in parameters.multiple_keys:
                 raise ma.ValidationError({name: ["Given more than once."]})
         return parameters
+
+
+def _reject_unknown(schema: ma.Schema, data: Any) -> None:
+    """Reject an object with many members that the schema does not have, before it is loaded.
+
+    marshmallow would make an error of each, of which a response has no more than a few.
+
+    :raises ValidationError: for the first of them
+    """
+    if isinstance(data, Mapping) and len(data) > len(schema.fields) + ERRORS_MAX:
+        known = {field.data_key or name for name, field in schema.fields.items()}
+        unknown = (name for name in data if name not in known)
+        messages = {name: ["Unknown field."] for name in islice(unknown, ERRORS_MAX)}
+        raise ma.ValidationError(messages)
 
 
 def envelope(key: str, schema: type[ma.Schema], *, required: bool = True) -> ma.Schema:
@@ -105,10 +136,12 @@ def envelope(key: str, schema: type[ma.Schema], *, required: bool = True) -> ma.
         def load(self, data: Any, **options: Any) -> Any:
             if data == {} and not required:
                 return inner.load({})
+            _reject_unknown(self, data)
             if not isinstance(data, dict) or list(data) != [key] or data[key] is None:
                 return super().load(data, **options)  # which raises
             # To load the inner object by itself takes half the time.
             try:
+                _reject_unknown(inner, data[key])
                 return inner.load(data[key])
             except ma.ValidationError as error:
                 raise ma.ValidationError({key: error.messages}) from None

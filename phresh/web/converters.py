@@ -6,14 +6,20 @@ from flask import Flask
 from werkzeug.exceptions import NotFound
 from werkzeug.routing import BaseConverter
 
-from phresh.web.fields import INTEGER_MAX, USERNAME
+from phresh.web.fields import INTEGER_MAX, USERNAME, USERNAME_MAX, USERNAME_MIN
 
 
 class UsernameConverter(BaseConverter):
     """A username in a path, in any case."""
 
     regex = USERNAME
-    parameter: dict[str, Any] = {"type": "string", "pattern": f"^{USERNAME}$", "example": "anna"}
+    parameter: dict[str, Any] = {
+        "type": "string",
+        "minLength": USERNAME_MIN,
+        "maxLength": USERNAME_MAX,
+        "pattern": f"^{USERNAME}$",
+        "example": "anna",
+    }
 
 
 class IdConverter(BaseConverter):

@@ -27,6 +27,7 @@ def init_app(app: Flask) -> None:
 
     @app.after_request
     def allow_origin(response: Response) -> Response:
-        if "HTTP_ORIGIN" in request.environ:
+        # A header that is too long to be parsed is not parsed here either.
+        if "HTTP_ORIGIN" in request.environ and response.status_code != 431:
             set_cors_headers(response, computed)
         return response

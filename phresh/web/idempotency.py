@@ -38,6 +38,7 @@ from phresh.database.base import Base
 from phresh.database.statements import Value, query
 from phresh.database.transactions import fetch
 from phresh.web.app import Response
+from phresh.web.fields import BoundedString
 
 GUEST = ""  # the sender of all requests without a token
 KEEP = timedelta(hours=24)
@@ -64,17 +65,20 @@ class IdempotencyKey(Base):
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
 
 
-class KeyField(ma.fields.String):
+class KeyField(BoundedString):
     """A key, bare or as a string of RFC 8941 (3.3.3)."""
 
     PATTERN = r'([!#-~][!-~]{0,254}|"([!#-\[\]-~]|\\["\\]){1,255}")'
 
-    default_error_messages = {"key": "Must be 1 to 255 visible ASCII characters."}
+    error = "Must be 1 to 255 visible ASCII characters."
 
-    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
-        key: str = super()._deserialize(value, *args, **kwargs)
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=2 * 255 + 2, error=self.error, **kwargs)
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> str:
+        key = super()._deserialize(value, attr, data, **kwargs)
         if not re.fullmatch(self.PATTERN, key):
-            raise self.make_error("key")
+            raise ma.ValidationError(self.error)
         return re.sub(r"\\(.)", r"\1", key[1:-1]) if key.startswith('"') else key
 
 

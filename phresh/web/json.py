@@ -1,7 +1,8 @@
 """JSON as requests and responses have it."""
 
 import json
-from decimal import Decimal
+from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
+from math import inf
 from typing import Any, NoReturn
 
 from flask.json.provider import DefaultJSONProvider
@@ -35,12 +36,13 @@ class StrictJSONProvider(DefaultJSONProvider):
     def loads(self, s: str | bytes, **_: Any) -> Any:
         """Return what JSON text says.
 
-        :raises ValueError: for text that is not JSON, repeats a key, or is nested too deeply
+        :raises ValueError: for text that is not JSON, repeats a key, is nested too deeply, or
+            has a number of too many digits (RFC 8259 9 allows such limits)
         """
         try:
             return _decode(s if isinstance(s, str) else s.decode())
         except (RecursionError, ArithmeticError) as error:
-            raise ValueError("nested too deeply, or a number too large") from error
+            raise ValueError("nested too deeply, or a number of too many digits") from error
 
 
 def _reject_constant(name: str) -> NoReturn:
@@ -54,6 +56,24 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
+_exact = Context(
+    prec=1_000, Emax=1_000, Emin=-1_000, traps=[Inexact, InvalidOperation, Overflow]
+).create_decimal
+
+
+def _fraction(text: str) -> Decimal | float:
+    """Return a number; infinity, which no field accepts, for one with more than 1,000 digits.
+
+    Whatever makes an integer of 1e999999999 would write down all its digits. (The limit for the
+    digits of integers is Python's.)
+    """
+    try:
+        return _exact(text)
+    except (Inexact, Overflow):
+        Decimal(text)  # raises for an exponent of more than 18 digits
+        return inf
+
+
 _decode = json.JSONDecoder(
-    parse_float=Decimal, parse_constant=_reject_constant, object_pairs_hook=_unique_keys
+    parse_float=_fraction, parse_constant=_reject_constant, object_pairs_hook=_unique_keys
 ).decode

@@ -1,14 +1,18 @@
 """The OpenAPI document: Flask-Smorest's, completed with what holds for every operation."""
 
 from http import HTTPStatus
-from typing import Any
+from threading import Lock
+from typing import Any, ClassVar
 
 import flask_smorest
 from apispec import BasePlugin
 from flask import Flask
+from flask_smorest.spec import openapi_cli
 from werkzeug.exceptions import HTTPException
+from werkzeug.http import quote_etag
 
 from phresh.web.app import Response
+from phresh.web.conditional import etag_of, is_known
 from phresh.web.converters import CONVERTERS
 from phresh.web.problems import PROBLEM_JSON, ProblemSchema, problem_response
 
@@ -25,30 +29,91 @@ SECURITY: list[dict[str, list[str]]] = [{name: []} for name in SECURITY_SCHEMES]
 LOCATION = {"Location": {"description": "URL of the new resource", "schema": {"type": "string"}}}
 
 
+# The settings that the document depends on.
+SETTINGS = ("API_VERSION", "GUEST_POSTING")
+
+
 def init_app(app: Flask) -> "Api":
     """Make the app an API with a document, and return what blueprints are registered with."""
     app.config.update(API_TITLE="Phresh", OPENAPI_VERSION="3.1.0", OPENAPI_URL_PREFIX="/")
-    plugin = _OperationPlugin(guest_posting=app.config["GUEST_POSTING"])
-    api = Api(app, spec_kwargs={"extra_plugins": [plugin]})
-    for name, scheme in SECURITY_SCHEMES.items():
-        api.spec.components.security_scheme(name, scheme)
-    for converter in CONVERTERS.values():
-        api.register_converter(converter, lambda made: made.parameter)
-    return api
+    return Api(app)
 
 
 class Api(flask_smorest.Api):
-    """Flask-Smorest with problem documents for every error."""
+    """Flask-Smorest with problem documents for every error.
+
+    The document is made when it is first needed, once for all apps of a process that have the same
+    resources and settings: that takes as long as a few hundred requests.
+    """
 
     ERROR_SCHEMA: Any = ProblemSchema
     DEFAULT_ERROR_RESPONSE_NAME: Any = None
 
+    _spec: Any = None
+    _texts: ClassVar[dict[Any, str]] = {}
+    _lock = Lock()
+
+    def _init_spec(self, **_: Any) -> None:
+        """Prepare for what :meth:`_make_spec` does later."""
+        self._registered: list[tuple[Any, Any, dict[str, Any]]] = []
+        self._app.cli.add_command(openapi_cli)
+
+    @property
+    def spec(self) -> Any:
+        """The specification, which is made when it is first needed."""
+        if self._spec is None:
+            self._make_spec()
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: Any) -> None:
+        self._spec = spec
+
+    def _make_spec(self) -> None:
+        plugin = _OperationPlugin(guest_posting=self._app.config["GUEST_POSTING"])
+        super()._init_spec(extra_plugins=[plugin])
+        for name, scheme in SECURITY_SCHEMES.items():
+            self._spec.components.security_scheme(name, scheme)
+        for converter in CONVERTERS.values():
+            self._register_converter(converter, lambda made: made.parameter)
+        for registered in self._registered:
+            self._document(*registered)
+
     def register_blueprint(self, blp: Any, *, parameters: Any = None, **options: Any) -> None:
         """Register a blueprint; one without a description adds operations to the tags of others."""
-        tags = list(self.spec._tags)
-        super().register_blueprint(blp, parameters=parameters, **options)
-        if not blp.description:
-            self.spec._tags[:] = tags
+        name = options.get("name", blp.name)
+        self._app.extensions["flask-smorest"]["blp_name_to_api"][name] = self
+        self._app.register_blueprint(blp, **options)
+        self._registered.append((blp, parameters, options))
+        if self._spec is not None:
+            self._document(blp, parameters, options)
+
+    def _document(self, blp: Any, parameters: Any, options: dict[str, Any]) -> None:
+        name = options.get("name", blp.name)
+        blp.register_views_in_doc(self, self._app, self._spec, name=name, parameters=parameters)
+        if blp.description:
+            self._spec.tag({"name": name, "description": blp.description})
+
+    @property
+    def document(self) -> str:
+        """The OpenAPI document as JSON text."""
+        settings = [self._app.config[name] for name in SETTINGS]
+        resources = [(blp, *map(str, rest)) for blp, *rest in self._registered]
+        key = (*settings, *resources)
+        with self._lock:
+            if key not in self._texts:
+                if len(self._texts) == 8:  # that many only in tests
+                    self._texts.clear()
+                self._texts[key] = self._app.json.dumps(self.spec.to_dict(), indent=2)
+            return self._texts[key]
+
+    def _openapi_json(self) -> Response:
+        """Respond with the document, or 304."""
+        tag = etag_of(self.document)
+        headers = {"ETag": quote_etag(tag), "Cache-Control": "no-cache"}
+        if is_known(tag):
+            return Response(None, 304, headers)
+        return Response(self.document, 200, headers, mimetype="application/json")
 
     def handle_http_exception(self, error: HTTPException) -> Response:
         """Return the problem document of an HTTP error."""

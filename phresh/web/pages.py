@@ -25,9 +25,11 @@ from sqlalchemy import (
 )
 
 from phresh.database.statements import parameter
-from phresh.web.fields import INTEGER_MAX, Digits
+from phresh.web.fields import INTEGER_MAX, BoundedString, Digits
 
 LINK = {"Link": {"description": "URL of the next page (RFC 8288)", "schema": {"type": "string"}}}
+
+CURSOR_MAX = 200  # characters
 
 # The form of a key's value in a cursor, and what parses it: times in UTC, as in responses.
 CURSOR_FORMS: dict[type, tuple[str, Callable[[str], Any]]] = {
@@ -182,7 +184,9 @@ class PageSchema(ma.Schema):
         validate=ma.validate.Range(1, 100),
         metadata={"description": "Number of items at most"},
     )
-    after = ma.fields.String(
+    after = BoundedString(
+        max_length=CURSOR_MAX,
+        error="Not a valid cursor for this sort order.",
         metadata={
             "description": "Cursor of the page: take it from the `Link` header of the page before"
         },

@@ -2,6 +2,7 @@
 
 import traceback
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import marshmallow as ma
@@ -16,6 +17,8 @@ from phresh.web.app import Response
 
 PROBLEM_JSON = "application/problem+json"
 RETRY_AFTER = 1  # seconds
+ERRORS_MAX = 20  # of one request
+NAME_MAX = 100  # characters of an unknown name that are repeated in an error
 
 SQLSTATE_STATUS = {
     "22003": 422,  # numeric value out of range
@@ -88,7 +91,7 @@ def problem_response(error: HTTPException) -> Response:
         problem["request_id"] = g.request_id
     if "messages" in given:
         problem["detail"] = "The request is not valid; see `errors`."
-        problem["errors"] = list(_invalid_values(given["messages"]))
+        problem["errors"] = list(islice(_invalid_values(given["messages"]), ERRORS_MAX))
     headers = {k: v for k, v in error.get_headers() if not k.startswith("Content-")}
     if status == 503:
         headers["Retry-After"] = str(RETRY_AFTER)
@@ -102,12 +105,19 @@ def _invalid_values(messages: dict[str, Any]) -> Iterator[dict[str, str]]:
     """Turn webargs' messages, ``{location: {field: ...}}``, into the errors of a problem."""
     for location, fields in messages.items():
         for path, detail in _leaves(fields):
+            names = [_shortened(str(name)) for name in path]
             if location == "json":
-                escaped = (str(part).replace("~", "~0").replace("/", "~1") for part in path)
-                yield {"pointer": "".join(f"/{part}" for part in escaped), "detail": detail}
+                escaped = (name.replace("~", "~0").replace("/", "~1") for name in names)
+                yield {"pointer": "".join(f"/{name}" for name in escaped), "detail": detail}
             else:
                 place = "header" if location == "headers" else location
-                yield {"parameter": str(path[0]), "in": place, "detail": detail}
+                where = {"parameter": names[0]} if names else {}
+                yield {**where, "in": place, "detail": detail}
+
+
+def _shortened(name: str) -> str:
+    """Return a name that the client has made up, without what is too long to repeat."""
+    return name if len(name) <= NAME_MAX else f"{name[:NAME_MAX]}..."
 
 
 def _leaves(messages: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], str]]:

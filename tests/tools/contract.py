@@ -21,8 +21,13 @@ from werkzeug.routing import RequestRedirect
 from werkzeug.test import TestResponse
 
 PROBLEM_JSON = "application/problem+json"
-# Details of the 400 that any URL can have: the request names no host, or not one of TRUSTED_HOSTS.
-WRONG_HOST = re.compile(r"The Host header is missing\.|Host '.*' is not trusted\.")
+# Details of what any URL can respond before the request comes to an operation: it names no host, or
+# not one of TRUSTED_HOSTS; its query or one of its headers is too long.
+WRONG_HEAD = {
+    400: re.compile(r"The Host header is missing\.|Host '.*' is not trusted\."),
+    414: re.compile("The query is longer than 8192 bytes\\."),
+    431: re.compile("[A-Z][A-Za-z-]+ is longer than 4096 bytes\\."),
+}
 # Formats that are not checked. A profile's image may have letters of any script in its host name,
 # which is an `iri`; the document says `uri`.
 NOT_CHECKED = {"uri"}
@@ -88,7 +93,7 @@ class Contract:
         """
         method, status = response.request.method, response.status_code
         operation = None if rule is None else self.operation(rule, method)
-        if operation is None or has_wrong_host(response):
+        if operation is None or has_wrong_head(response):
             if response.mimetype == PROBLEM_JSON and method != "HEAD":
                 yield from self.problem_reasons(response)
             return
@@ -149,11 +154,14 @@ def document_example(document: dict[str, Any], operation: dict[str, Any]) -> dic
     return {"data" if is_form else "json": example(content["schema"])}
 
 
-def has_wrong_host(response: TestResponse) -> bool:
-    """Return whether a request was rejected for its host, before it came to any operation."""
-    if response.status_code != 400 or response.mimetype != PROBLEM_JSON:
+def has_wrong_head(response: TestResponse) -> bool:
+    """Return whether a request was rejected for its head, before it came to any operation."""
+    if response.status_code not in WRONG_HEAD or response.mimetype != PROBLEM_JSON:
         return False
-    return WRONG_HOST.fullmatch(json.loads(response.get_data())["detail"]) is not None
+    if response.request.method == "HEAD":
+        return response.status_code != 400
+    detail = json.loads(response.get_data())["detail"]
+    return WRONG_HEAD[response.status_code].fullmatch(detail) is not None
 
 
 contracts: WeakKeyDictionary[Flask, Contract] = WeakKeyDictionary()
@@ -163,8 +171,8 @@ contract_of_document = cache(Contract)
 def contract_of(app: Flask) -> Contract:
     """Return the contract of an app; apps with the same document share one."""
     if app not in contracts:
-        spec = app.extensions["flask-smorest"]["apis"][""]["ext_obj"].spec
-        contracts[app] = contract_of_document(app.json.dumps(spec.to_dict()))
+        api = app.extensions["flask-smorest"]["apis"][""]["ext_obj"]
+        contracts[app] = contract_of_document(api.document)
     return contracts[app]
 
 
