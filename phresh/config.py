@@ -1,25 +1,44 @@
 """Settings: read from the environment and ``.env``, checked, with their defaults."""
 
 import os
-import re
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import click
 from dotenv import dotenv_values
-from marshmallow import INCLUDE, Schema, ValidationError, fields, validate, validates_schema
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
-from webargs.fields import DelimitedList
+from marshmallow import (
+    INCLUDE,
+    Schema,
+    ValidationError,
+    fields,
+    pre_load,
+    validate,
+    validates_schema,
+)
+
+from phresh.settings.database_url import ConfigError as ConfigError
+from phresh.settings.database_url import configured_url
+from phresh.settings.database_url import without_secrets as without_secrets
+from phresh.settings.values import CommaSeparated, Host, Origin, TrustedHost
 
 ROOT = Path(__file__).resolve().parent.parent
 
-POSITIVE = validate.Range(min=1)
+INTEGER_MAX = 2**31 - 1  # of PostgreSQL's integer
+POSITIVE = validate.Range(1, INTEGER_MAX)
 YEARS_10 = 10 * 366 * 24 * 3600  # seconds
-ABOVE_ZERO = validate.Range(min=0, min_inclusive=False)
+# Seconds: the server takes whole milliseconds, of which 0 would mean no limit.
+DURATION = validate.Range(0.001, 24 * 3600)
 
+# Which settings another one makes unused by a false value. Unused ones are not validated: the
+# environment may have them for somebody else.
+SWITCHES = {
+    "RATELIMIT_ENABLED": (
+        *("LOGIN_FAILURES_PER_ACCOUNT", "LOGIN_FAILURES_PER_ADDRESS", "LOGIN_WINDOW"),
+        *("REGISTRATIONS_PER_ADDRESS", "REGISTRATION_WINDOW"),
+    ),
+    "DATABASE_LIMITS": ("STATEMENT_TIMEOUT", "IDLE_TIMEOUT"),
+}
 
 SAMPLE_SECRETS = ("supersecret", "changeme")
 
@@ -30,10 +49,6 @@ def _reject_guessable(secret: str) -> None:
             "Must have 32 bytes or more, and not be a sample. To make one: "
             "python3 -c 'import secrets; print(secrets.token_hex(32))'"
         )
-
-
-class ConfigError(click.ClickException):
-    """A setting that cannot be used; the flask command shows it as one line."""
 
 
 class SettingsSchema(Schema):
@@ -54,18 +69,18 @@ class SettingsSchema(Schema):
 
     # Connections of a worker: times the workers, that must stay below the server's max_connections
     # (100 by default).
-    POOL_SIZE = fields.Integer(load_default=10, validate=POSITIVE)
+    POOL_SIZE = fields.Integer(load_default=10, validate=validate.Range(1, 10_000))
     # Seconds, the shorter ones first: to wait for a lock, to run a statement, all that a request
     # may wait for the database; to wait for a connection of the pool, to connect, between the
     # statements of a transaction.
     # The first must exceed PostgreSQL's deadlock_timeout of 1 s: otherwise no deadlock is detected
     # and retried.
-    LOCK_TIMEOUT = fields.Float(load_default=1.5, validate=ABOVE_ZERO)
-    STATEMENT_TIMEOUT = fields.Float(load_default=3, validate=ABOVE_ZERO)
-    DATABASE_TIMEOUT = fields.Float(load_default=5, validate=ABOVE_ZERO)
-    POOL_TIMEOUT = fields.Float(load_default=3, validate=ABOVE_ZERO)
-    CONNECT_TIMEOUT = fields.Integer(load_default=2, validate=POSITIVE)
-    IDLE_TIMEOUT = fields.Float(load_default=10, validate=ABOVE_ZERO)
+    LOCK_TIMEOUT = fields.Float(load_default=1.5, validate=DURATION)
+    STATEMENT_TIMEOUT = fields.Float(load_default=3, validate=DURATION)
+    DATABASE_TIMEOUT = fields.Float(load_default=5, validate=DURATION)
+    POOL_TIMEOUT = fields.Float(load_default=3, validate=DURATION)
+    CONNECT_TIMEOUT = fields.Integer(load_default=2, validate=validate.Range(1, 3600))
+    IDLE_TIMEOUT = fields.Float(load_default=10, validate=DURATION)
     # Whether to send these limits to the server when connecting, which PgBouncer refuses.
     DATABASE_LIMITS = fields.Boolean(load_default=True)
     # Whether connections keep prepared statements; not through PgBouncer in transaction mode.
@@ -79,11 +94,11 @@ class SettingsSchema(Schema):
     )
     # Argon2id: passes, KiB, lanes; then how many passwords a worker hashes at once, and seconds to
     # wait for a turn.
-    ARGON2_TIME_COST = fields.Integer(load_default=2, validate=POSITIVE)
-    ARGON2_MEMORY_COST = fields.Integer(load_default=19456, validate=validate.Range(min=8))
-    ARGON2_PARALLELISM = fields.Integer(load_default=1, validate=POSITIVE)
-    HASHES_AT_ONCE = fields.Integer(load_default=1, validate=POSITIVE)
-    HASH_TIMEOUT = fields.Float(load_default=5, validate=ABOVE_ZERO)
+    ARGON2_TIME_COST = fields.Integer(load_default=2, validate=validate.Range(1, 1000))
+    ARGON2_MEMORY_COST = fields.Integer(load_default=19456, validate=validate.Range(8, 4 * 1024**2))
+    ARGON2_PARALLELISM = fields.Integer(load_default=1, validate=validate.Range(1, 255))
+    HASHES_AT_ONCE = fields.Integer(load_default=1, validate=validate.Range(1, 1000))
+    HASH_TIMEOUT = fields.Float(load_default=5, validate=DURATION)
     # Limits on failed logins and on registrations; the time windows in seconds.
     RATELIMIT_ENABLED = fields.Boolean(load_default=True)
     LOGIN_FAILURES_PER_ACCOUNT = fields.Integer(load_default=10, validate=POSITIVE)
@@ -92,23 +107,35 @@ class SettingsSchema(Schema):
     REGISTRATIONS_PER_ADDRESS = fields.Integer(load_default=20, validate=POSITIVE)
     REGISTRATION_WINDOW = fields.Integer(load_default=60 * 60, validate=validate.Range(1, YEARS_10))
 
-    HOST = fields.String(load_default="127.0.0.1")
+    HOST = Host(load_default="127.0.0.1")
     PORT = fields.Integer(load_default=8000, validate=validate.Range(1, 65535))
     WORKERS = fields.Integer(
-        load_default=lambda: min(os.cpu_count() or 1, 8), validate=validate.Range(min=1)
+        load_default=lambda: min(os.cpu_count() or 1, 8), validate=validate.Range(1, 1000)
     )
-    THREADS = fields.Integer(load_default=1000, validate=POSITIVE)
+    THREADS = fields.Integer(load_default=1000, validate=validate.Range(1, 1_000_000))
     # Allowed Host names (any by default), and the number of trusted proxies in front.
-    TRUSTED_HOSTS = DelimitedList(fields.String(), load_default=None)
-    TRUSTED_PROXIES = fields.Integer(load_default=0, validate=validate.Range(min=0))
-    CORS_ORIGINS = DelimitedList(fields.String(), load_default=lambda: ["*"])
+    TRUSTED_HOSTS = CommaSeparated(TrustedHost(), load_default=None)
+    TRUSTED_PROXIES = fields.Integer(load_default=0, validate=validate.Range(0, 1000))
+    CORS_ORIGINS = CommaSeparated(Origin(), load_default=lambda: ["*"])
     MAX_CONTENT_LENGTH = fields.Integer(load_default=64 * 1024, validate=POSITIVE)
+
+    @pre_load
+    def _leave_out_unused(self, settings: Mapping[str, Any], **_: Any) -> dict[str, Any]:
+        unused: set[str] = set()
+        for switch, switched in SWITCHES.items():
+            if settings.get(switch) in fields.Boolean.falsy:
+                unused.update(switched)
+        if str(settings.get("DATABASE_URL") or "").strip() or not settings.get("POSTGRES_SERVER"):
+            unused.update(name for name in self.fields if name.startswith("POSTGRES_"))
+        return {name: value for name, value in settings.items() if name not in unused}
 
     @validates_schema(skip_on_field_errors=True)
     def _check_together(self, settings: dict[str, Any], **_: Any) -> None:
+        if "*" in settings["CORS_ORIGINS"] and len(settings["CORS_ORIGINS"]) > 1:
+            raise ValidationError("Allows every origin by *: leave out the others.", "CORS_ORIGINS")
         # The limit closest to the cause must be reached first.
         order = ("LOCK_TIMEOUT", "STATEMENT_TIMEOUT", "DATABASE_TIMEOUT")
-        for shorter, longer in pairwise(order):
+        for shorter, longer in pairwise(order if settings["DATABASE_LIMITS"] else order[::2]):
             if settings[shorter] >= settings[longer]:
                 raise ValidationError(f"Must be less than {longer}.", shorter)
         if settings["POOL_TIMEOUT"] >= settings["DATABASE_TIMEOUT"]:
@@ -125,7 +152,7 @@ def read_settings(settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """
     schema = SettingsSchema()
     if settings is None:
-        environment = {**dotenv_values(ROOT / ".env"), **os.environ}
+        environment = {**_env_file(), **os.environ}
         # In .env.example an empty value means "not set".
         settings = {name: environment[name] for name in schema.fields if environment.get(name)}
     try:
@@ -134,13 +161,16 @@ def read_settings(settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
         raise ConfigError(
             "; ".join(f"{name}: {_first(why)}" for name, why in error.normalized_messages().items())
         ) from None
-    loaded["SQLALCHEMY_DATABASE_URI"] = _database_url(loaded)
+    loaded["SQLALCHEMY_DATABASE_URI"] = configured_url(loaded)
     return loaded
 
 
-def without_secrets(url: URL) -> str:
-    """Return a database URL without its passwords."""
-    return url.difference_update_query(["password", "sslpassword"]).render_as_string()
+def _env_file() -> dict[str, str | None]:
+    try:
+        return dotenv_values(ROOT / ".env", encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError(f"{ROOT / '.env'}: Can't be read: {why}.") from None
 
 
 def _first(messages: Any) -> str:
@@ -148,49 +178,3 @@ def _first(messages: Any) -> str:
     while not isinstance(messages, str):
         messages = next(iter(messages.values() if isinstance(messages, dict) else messages))
     return messages
-
-
-def _database_url(settings: Mapping[str, Any]) -> URL | None:
-    """Return the URL of the configured database, None if there is none.
-
-    A scheme without a driver means psycopg2.
-    """
-    text = settings["DATABASE_URL"]
-    if not text and not settings["POSTGRES_SERVER"]:
-        return None
-    if not text:
-        return URL.create(
-            "postgresql+psycopg2",
-            settings["POSTGRES_USER"],
-            settings["POSTGRES_PASSWORD"],
-            settings["POSTGRES_SERVER"],
-            settings["POSTGRES_PORT"],
-            settings["POSTGRES_DB"],
-        )
-    text = re.sub(r"^postgres(ql)?://", "postgresql+psycopg2://", text)
-    try:
-        url = make_url(_hosts_as_parameters(text))
-        if url.drivername == "postgresql+psycopg2":
-            url.get_dialect()().create_connect_args(url)  # refuses bad hosts and ports
-            return url
-    except (ArgumentError, ValueError):
-        pass
-    # Never the value itself: it may hold a password.
-    raise ConfigError(
-        "DATABASE_URL: Not a PostgreSQL URL like postgresql://user:password@host:5432/name."
-    )
-
-
-def _hosts_as_parameters(text: str) -> str:
-    """Move several hosts from where libpq writes them to where SQLAlchemy reads them.
-
-    ``//u@h1:5432,h2:5432/name`` becomes ``//u@/name?host=h1:5432&host=h2:5432``
-    (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-MULTIPLE-HOSTS).
-    """
-    several = re.fullmatch(r"(\w[\w+]*://(?:[^/?]*@)?+)([^/?@]*,[^/?@]*)([^?]*)\??(.*)", text)
-    if several is None:
-        return text
-    start, hosts, name, parameters = several.groups()
-    return f"{start}{name}?" + "&".join(
-        [*(f"host={host}" for host in hosts.split(",")), *filter(None, [parameters])]
-    )

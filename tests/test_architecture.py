@@ -1,6 +1,6 @@
 """Imports run one way, so that a reader finds what a change can reach.
 
-    config <- database <- web <- accounts <- features <- deletion <- operations, cli
+    settings <- config <- database <- web <- accounts <- features <- deletion <- operations, cli
     operations, cli <- phresh/__init__ <- wsgi
 
 ``serving`` stands apart and imports only ``config``. Every package that is not named here is a
@@ -18,6 +18,7 @@ from phresh.config import ROOT
 
 FEATURE = "a feature"
 WINGS = {
+    "settings": -1,
     "config": 0,
     "database": 1,
     "web": 2,
@@ -225,6 +226,7 @@ def test_every_module_keeps_the_rule(rule):
     ("rule", "module", "line"),
     [
         (wrong_wings, "phresh.config", "from phresh.database import pool"),
+        (wrong_wings, "phresh.settings.values", "from phresh.config import ROOT"),
         (wrong_wings, "phresh.database.pool", "from phresh.web.fields import Text"),
         (wrong_wings, "phresh.web.app", "def later(): from phresh.accounts import tokens"),
         (wrong_wings, "phresh.accounts.services", "from phresh.offers.models import Offer"),

@@ -53,9 +53,41 @@ def test_settings_passed_in_replace_the_environment(environment):
     assert (app.config["PORT"], app.testing) == (8000, True)
 
 
-def test_cors_origins_are_read_as_a_list(environment):
-    environment.setenv("CORS_ORIGINS", "https://a.example,https://b.example")
-    assert read_settings()["CORS_ORIGINS"] == ["https://a.example", "https://b.example"]
+UNUSED = [
+    *(("DATABASE_URL", "postgresql://h/n", f"POSTGRES_{name}") for name in ("PORT", "SERVER")),
+    ("POSTGRES_SERVER", "", "POSTGRES_PORT"),
+    *(("RATELIMIT_ENABLED", "false", name) for name in config.SWITCHES["RATELIMIT_ENABLED"]),
+    *(("DATABASE_LIMITS", "no", name) for name in config.SWITCHES["DATABASE_LIMITS"]),
+]
+
+
+@pytest.mark.parametrize(("setting", "value", "unused"), UNUSED)
+def test_a_setting_that_is_not_used_is_not_validated(environment, setting, value, unused):
+    environment.setenv(unused, "tcp://10.96.0.12:5432")  # as Kubernetes sets POSTGRES_PORT
+    environment.setenv(setting, value)
+    settings = read_settings()
+    assert settings[unused] == config.SettingsSchema().fields[unused].load_default
+
+
+@pytest.mark.parametrize("setting", ["POSTGRES_PORT", "LOGIN_WINDOW", "STATEMENT_TIMEOUT"])
+def test_a_setting_that_is_used_is_validated(environment, setting):
+    environment.setenv("POSTGRES_SERVER", "h")
+    environment.setenv(setting, "tcp://10.96.0.12:5432")
+    with pytest.raises(ConfigError, match=f"^{setting}: "):
+        read_settings()
+
+
+def test_limits_that_are_not_sent_need_no_order(environment):
+    environment.setenv("DATABASE_LIMITS", "false")
+    environment.setenv("DATABASE_TIMEOUT", "2")
+    environment.setenv("POOL_TIMEOUT", "1")
+    assert read_settings()["STATEMENT_TIMEOUT"] == 3
+
+
+def test_an_env_file_that_cannot_be_read_is_rejected(tmp_path):
+    (tmp_path / ".env").write_bytes(b"PORT=\xff")
+    with pytest.raises(ConfigError, match=r"/\.env: Can't be read: "):
+        read_settings()
 
 
 ELEVEN_YEARS = str(11 * 365 * 24 * 3600)
@@ -73,6 +105,16 @@ ELEVEN_YEARS = str(11 * 365 * 24 * 3600)
         *(("ARGON2_TIME_COST", "0"), ("ARGON2_MEMORY_COST", "7"), ("ARGON2_PARALLELISM", "0")),
         *(("HASHES_AT_ONCE", "0"), ("HASH_TIMEOUT", "0"), ("REGISTRATIONS_PER_ADDRESS", "0")),
         *(("LOGIN_FAILURES_PER_ACCOUNT", "0"), ("LOGIN_FAILURES_PER_ADDRESS", "0")),
+        # Beyond what the server, the machine or a column can take; 0.4 ms would be no limit.
+        *(
+            ("LOCK_TIMEOUT", "0.0004"),
+            ("DATABASE_TIMEOUT", "2147484"),
+            ("STATEMENT_TIMEOUT", "nan"),
+        ),
+        *(("LOGIN_FAILURES_PER_ACCOUNT", "2147483648"), ("ARGON2_MEMORY_COST", "99999999")),
+        *(("CONNECT_TIMEOUT", "2147484"), ("WORKERS", "10000"), ("POOL_SIZE", "100000")),
+        *(("HOST", "http://localhost"), ("HOST", "localhost:8000"), ("HOST", "[::1]")),
+        *(("HOST", "1.2.3.400"), ("HOST", "a..b"), ("HOST", "a" * 64)),
     ],
 )
 def test_an_invalid_value_is_rejected_with_its_name(environment, name, value):

@@ -1,0 +1,1 @@
+"""What phresh/config.py needs to validate settings."""
