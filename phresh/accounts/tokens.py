@@ -14,7 +14,6 @@ from phresh.database.transactions import fetch, fetch_autocommit
 from phresh.web.blueprint import Blueprint
 from phresh.web.openapi import SECURITY
 
-
 AUTHORIZATION_MAX = 1_000  # characters; our own are 50
 
 
