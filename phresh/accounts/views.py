@@ -31,7 +31,9 @@ from phresh.database.statements import Query
 from phresh.database.transactions import fetch
 from phresh.web.arguments import envelope
 from phresh.web.blueprint import Blueprint
+from phresh.web.conditional import etag_of
 from phresh.web.openapi import LOCATION
+from phresh.web.responses import CONTACT_DATA, SECRETS
 
 blp = Blueprint("users", __name__, url_prefix="/api/users", description="Accounts and tokens")
 
@@ -46,7 +48,7 @@ TAKEN = {
 @blp.post("/")
 @login_not_required
 @blp.arguments(envelope("new_user", UserCreateSchema))
-@blp.response(201, RegisteredUserSchema, headers=LOCATION)
+@blp.response(201, RegisteredUserSchema, headers=LOCATION, holds=SECRETS)
 @blp.alt_response(409)
 @blp.alt_response(429)
 def create_user(user: dict[str, str]) -> tuple[str, dict[str, str]]:
@@ -61,13 +63,14 @@ def create_user(user: dict[str, str]) -> tuple[str, dict[str, str]]:
         user["password_hash"] = passwords().hash(user.pop("password"))
     [(text, user_id)] = _unless_taken(queries.new_user(**user))
     registered = {**current_app.json.loads(text), "access_token": new_token(user_id)}
-    return current_app.json.dumps(registered), {"Location": ME, **NO_STORE}
+    headers = {"Location": ME, "ETag": etag_of(text), **NO_STORE}
+    return current_app.json.dumps(registered), headers
 
 
 @blp.post("/login/token/")
 @login_not_required
 @blp.arguments(LoginSchema, location="form")
-@blp.response(200, TokenSchema)
+@blp.response(200, TokenSchema, holds=SECRETS)
 @blp.alt_response(401)
 @blp.alt_response(429)
 def create_token(form: dict[str, str]) -> tuple[str, dict[str, str]]:
@@ -103,7 +106,7 @@ def delete_token() -> None:
 
 @blp.get("/me/")
 @login_required
-@blp.response(200, UserSchema)
+@blp.response(200, UserSchema, holds=CONTACT_DATA)
 def get_me() -> str:
     """Get your account"""
     return _me(fetch(queries.user_by_id(user_id=current_account().user_id)))
@@ -112,7 +115,7 @@ def get_me() -> str:
 @blp.patch("/me/")
 @login_required
 @blp.arguments(envelope("user_update", UserUpdateSchema))
-@blp.response(200, UserSchema)
+@blp.response(200, UserSchema, holds=CONTACT_DATA)
 @blp.alt_response(403)
 @blp.alt_response(409)
 @blp.alt_response(429)

@@ -150,13 +150,9 @@ def job_by_id(*, cleaning_id: Value) -> Executable:
 
 
 @query
-def locked_job(rendered: bool = False, *, cleaning_id: Value) -> Executable:
-    """Select the same, and lock the row until this transaction ends.
-
-    :param rendered: whether to select the representation too
-    """
-    job = _job(cleaning_id).with_for_update(of=Cleaning)
-    return job.add_columns(RENDERED) if rendered else job
+def locked_job(*, cleaning_id: Value) -> Executable:
+    """Select the same, and lock the row until this transaction ends."""
+    return _job(cleaning_id).with_for_update(of=Cleaning)
 
 
 @query

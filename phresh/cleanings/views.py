@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from flask import request
 from flask_smorest import abort
 from psycopg2.errors import ForeignKeyViolation
 
@@ -26,7 +25,6 @@ from phresh.database.statements import Query
 from phresh.database.transactions import fetch
 from phresh.web.arguments import envelope
 from phresh.web.blueprint import Blueprint
-from phresh.web.conditional import check_if_match
 from phresh.web.idempotency import IdempotencyKeySchema, idempotent
 from phresh.web.openapi import LOCATION
 from phresh.web.pages import LINK, Page
@@ -77,12 +75,10 @@ def get_cleaning(cleaning_id: int) -> str:
 @blp.route("/<id:cleaning_id>/", methods=["PATCH", "PUT"])
 @login_required
 @blp.arguments(envelope("cleaning_update", CleaningUpdateSchema))
-@blp.doc(parameters=["IF_MATCH"])
 @blp.response(200, CleaningSchema)
 @blp.alt_response(403)
 @blp.alt_response(404)
 @blp.alt_response(409)
-@blp.alt_response(412)
 def update_cleaning(changes: dict[str, Any], cleaning_id: int) -> str:
     """Change your cleaning
 
@@ -96,12 +92,10 @@ def update_cleaning(changes: dict[str, Any], cleaning_id: int) -> str:
 
 @blp.delete("/<id:cleaning_id>/")
 @login_required
-@blp.doc(parameters=["IF_MATCH"])
 @blp.response(204)
 @blp.alt_response(403)
 @blp.alt_response(404)
 @blp.alt_response(409)
-@blp.alt_response(412)
 def delete_cleaning(cleaning_id: int) -> None:
     """Delete your cleaning
 
@@ -117,26 +111,14 @@ def _write(cleaning_id: int, query: Query, consequence: str) -> str:
     :param query: it writes only what the owner may write
     :param consequence: what is no longer possible once the cleaning is taken
     """
-    if "If-Match" in request.headers:
-        _lock(cleaning_id)
     if not (rows := fetch(query)):
-        status = _lock(cleaning_id)
+        owner_id, status = _one(fetch(queries.locked_job(cleaning_id=cleaning_id)))
+        if owner_id != current_account().user_id:
+            abort(403, message="Only the owner can change or delete a cleaning.")
         if status != "open":
             abort(409, message=f"The cleaning is {status}; {consequence}.")
         rows = fetch(query)  # it was opened between the two
     return _one(rows)[0]
-
-
-def _lock(cleaning_id: int) -> str:
-    """Lock a cleaning and return its status; respond 404, 403, or 412 if ``If-Match`` says so."""
-    is_conditional = "If-Match" in request.headers
-    locked = queries.locked_job(is_conditional, cleaning_id=cleaning_id)
-    owner_id, status, *rendered = _one(fetch(locked))
-    if owner_id != current_account().user_id:
-        abort(403, message="Only the owner can change or delete a cleaning.")
-    if is_conditional:
-        check_if_match(*rendered)
-    return status
 
 
 def _one(rows: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:

@@ -37,12 +37,14 @@ def init_app(app: Flask) -> None:
         "connect_args": {k: v for k, v in connecting.items() if k not in url.query},
     }
     app.extensions["embedded"] = server
-    app.extensions["pool"] = Pool(
-        _connect,
-        size=app.config["POOL_SIZE"],
-        seconds=app.config["POOL_TIMEOUT"],
-        prepares=app.config["PREPARED_STATEMENTS"],
-    )
+    # The second is for conditional writes (reading_committed), and opens when the first one comes.
+    for name, size in (("pool", app.config["POOL_SIZE"]), ("pool for reading", 1)):
+        app.extensions[name] = Pool(
+            _connect,
+            size=size,
+            seconds=app.config["POOL_TIMEOUT"],
+            prepares=app.config["PREPARED_STATEMENTS"],
+        )
     db.init_app(app)
     migrate.init_app(app, db)
     deadlines.init_app(app)

@@ -2,7 +2,8 @@
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
@@ -47,15 +48,18 @@ class UnitOfWork:
     :param begin: the command that begins its transaction, which is committed at the end unless
         something is raised; None: each statement is on its own
     :param is_read_only: whether that transaction refuses to write
+    :param pool: the name of the pool, among the app's extensions
     """
 
-    def __init__(self, begin: str | None, *, is_read_only: bool = False) -> None:
+    def __init__(
+        self, begin: str | None, *, is_read_only: bool = False, pool: str = "pool"
+    ) -> None:
         self.is_read_only = is_read_only
         self.is_ending = False  # being committed
         self.session: Any = None  # db.session, once the view has used it
         self.bind: Any = None  # the same unit as SQLAlchemy's connection, for db.session
         self._command = self._begin = f"{begin}; " if begin else ""
-        self._pool: Pool = current_app.extensions["pool"]
+        self._pool: Pool = current_app.extensions[pool]
         self._connection: PooledConnection | None = None
 
     def run(self, query: Query) -> list[tuple[Any, ...]]:
@@ -229,6 +233,22 @@ def finish_reading() -> None:
             unit.finish()
         finally:
             _unit.set(None)
+
+
+@contextmanager
+def reading_committed() -> Iterator[None]:
+    """Let what is done inside read what is committed, and not what the view has written.
+
+    It uses a connection that is there for nothing else: requests that hold one of the pool, and
+    wait for a second one, could wait for each other.
+    """
+    unit = UnitOfWork("BEGIN READ ONLY", is_read_only=True, pool="pool for reading")
+    token = _unit.set(unit)
+    try:
+        yield
+    finally:
+        finish_reading()
+        _unit.reset(token)
 
 
 def fetch(query: Query) -> list[tuple[Any, ...]]:

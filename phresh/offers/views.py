@@ -26,6 +26,11 @@ ALL = "/cleanings/<id:cleaning_id>/offers/"
 ONE = f"{ALL}<username:username>/"
 
 
+def _own_offer(cleaning_id: int) -> str:
+    """Return the path of the current user's offer on a cleaning."""
+    return f"{blp.url_prefix}/cleanings/{cleaning_id}/offers/{current_account().username}/"
+
+
 @blp.post(ALL)
 @login_required
 @blp.arguments(envelope("new_offer", OfferCreateSchema, required=False))
@@ -38,10 +43,8 @@ def create_offer(offer: dict[str, Any], cleaning_id: int) -> tuple[str, dict[str
     You can make one offer on each open cleaning, but not on your own, nor on one that a guest
     posted. The body with a message is optional.
     """
-    account = current_account()
-    text = services.make_offer(cleaning_id, account.user_id, offer["message"])
-    location = f"/api/cleanings/{cleaning_id}/offers/{account.username}/"
-    return text, {"Location": location}
+    text = services.make_offer(cleaning_id, current_account().user_id, offer["message"])
+    return text, {"Location": _own_offer(cleaning_id)}
 
 
 @blp.get(ALL)
@@ -90,6 +93,7 @@ def accept_offer(cleaning_id: int, username: str) -> str:
 
 @blp.put(ALL)
 @login_required
+@blp.represented_at(_own_offer)
 @blp.response(200, OfferSchema)
 @blp.alt_response(404)
 @blp.alt_response(409)
@@ -103,6 +107,7 @@ def cancel_offer(cleaning_id: int) -> str:
 
 @blp.delete(ALL)
 @login_required
+@blp.represented_at(_own_offer)
 @blp.response(204)
 @blp.alt_response(404)
 @blp.alt_response(409)

@@ -17,6 +17,7 @@ from phresh.profiles import queries
 from phresh.profiles.schemas import ProfileSchema, ProfileUpdateSchema
 from phresh.web.arguments import envelope
 from phresh.web.blueprint import Blueprint
+from phresh.web.responses import CONTACT_DATA
 
 blp = Blueprint(
     "profiles", __name__, url_prefix="/api/profiles", description="Public user profiles"
@@ -25,7 +26,7 @@ blp = Blueprint(
 
 @blp.get("/<username:username>/")
 @login_optional
-@blp.response(200, ProfileSchema)
+@blp.response(200, ProfileSchema, holds=CONTACT_DATA)
 @blp.alt_response(404)
 def get_profile(username: str) -> str:
     """Get a profile
@@ -43,10 +44,16 @@ def get_profile(username: str) -> str:
     return rows[0][0]
 
 
+def _own_profile() -> str:
+    """Return the path of the current user's profile."""
+    return f"{blp.url_prefix}/{current_account().username}/"
+
+
 @blp.route("/me/", methods=["PATCH", "PUT"])
 @login_required
+@blp.represented_at(_own_profile)
 @blp.arguments(envelope("profile_update", ProfileUpdateSchema))
-@blp.response(200, ProfileSchema)
+@blp.response(200, ProfileSchema, holds=CONTACT_DATA)
 def update_profile(changes: dict[str, Any]) -> str:
     """Change your profile
 

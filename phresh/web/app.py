@@ -66,7 +66,6 @@ PARSED_HEADERS = (
 SECURITY_HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
-    ("Vary", "Origin"),  # CORS
 )
 
 
@@ -76,6 +75,7 @@ class Response(flask.Response):
     default_mimetype = None  # a response without a body has no type
     # Content-Security-Policy; default-src is no fallback for base-uri and form-action.
     policy = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    varies_by = "Origin"  # Vary: CORS
 
     def __call__(self, environ: Any, start_response: Any) -> Any:
         """Send it, as WSGI has it."""
@@ -92,7 +92,11 @@ class Response(flask.Response):
 
     def security_headers(self, environ: Any) -> list[tuple[str, str]]:
         """Return what tells browsers to be careful, and caches that CORS differs by origin."""
-        headers = [("Content-Security-Policy", self.policy), *SECURITY_HEADERS]
+        headers = [
+            ("Content-Security-Policy", self.policy),
+            *SECURITY_HEADERS,
+            ("Vary", self.varies_by),
+        ]
         if environ["wsgi.url_scheme"] == "https":
             headers.append(("Strict-Transport-Security", "max-age=31536000"))
         return headers

@@ -9,10 +9,9 @@ from apispec import BasePlugin
 from flask import Flask
 from flask_smorest.spec import openapi_cli
 from werkzeug.exceptions import HTTPException
-from werkzeug.http import quote_etag
 
 from phresh.web.app import Response
-from phresh.web.conditional import etag_of, is_known
+from phresh.web.conditional import etag_of, is_not_modified
 from phresh.web.converters import CONVERTERS
 from phresh.web.problems import PROBLEM_JSON, ProblemSchema, problem_response
 
@@ -25,6 +24,10 @@ SECURITY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer"},
 }
 SECURITY: list[dict[str, list[str]]] = [{name: []} for name in SECURITY_SCHEMES]
+
+PRECONDITIONS = ("IF_MATCH", "IF_NONE_MATCH")
+# Whose success has an ETag, and in which statuses.
+HAVE_ETAG = {"get": {200}, "put": {200}, "patch": {200}, "post": {201}, "delete": set()}
 
 LOCATION = {"Location": {"description": "URL of the new resource", "schema": {"type": "string"}}}
 
@@ -110,8 +113,8 @@ class Api(flask_smorest.Api):
     def _openapi_json(self) -> Response:
         """Respond with the document, or 304."""
         tag = etag_of(self.document)
-        headers = {"ETag": quote_etag(tag), "Cache-Control": "no-cache"}
-        if is_known(tag):
+        headers = {"ETag": tag, "Cache-Control": "no-cache"}
+        if is_not_modified(tag):
             return Response(None, 304, headers)
         return Response(self.document, 200, headers, mimetype="application/json")
 
@@ -132,7 +135,7 @@ class Api(flask_smorest.Api):
         self.spec.components.header("ETAG", {"description": description, **tag}, lazy=True)
         for name, why in (
             ("If-Match", "Respond 412 unless the ETag still matches"),
-            ("If-None-Match", "Respond 304 if the ETag still matches"),
+            ("If-None-Match", "Respond 304 (to a write: 412) if the ETag matches"),
         ):
             header = {"name": name, "description": why, **tag}
             component = name.upper().replace("-", "_")
@@ -155,13 +158,13 @@ class _OperationPlugin(BasePlugin):
             operation["operationId"] = name if len(operations) == 1 else f"{name}_{method}"
             statuses = {int(status) for status in operation["responses"]} | {500}
             if rule.rule.startswith("/api/"):
-                statuses |= {422, 503}
-                if method == "get":
-                    statuses |= {304}
-                    parameters = operation.setdefault("parameters", [])
-                    if "IF_NONE_MATCH" not in parameters:  # blp.etag has named it
-                        parameters.append("IF_NONE_MATCH")
-                    success = min(status for status in operation["responses"])
+                statuses |= {412, 422, 503}
+                statuses |= {304} if method == "get" else set()
+                parameters = operation.setdefault("parameters", [])
+                # blp.etag has named them.
+                parameters += [name for name in PRECONDITIONS if name not in parameters]
+                success = min(operation["responses"], key=int)
+                if int(success) in HAVE_ETAG[method]:
                     operation["responses"][success].setdefault("headers", {})["ETag"] = "ETAG"
             if "requestBody" in operation:
                 statuses |= {400, 413, 415}

@@ -4,15 +4,13 @@ import pytest
 from flask.views import MethodView
 
 from phresh.accounts.tokens import login_not_required, login_required
-from phresh.database.base import db
 from phresh.web.blueprint import Blueprint
-from tests.tools.contract import contract_of, document_example
+from tests.tools.contract import body_of, contract_of, document_example
 from tests.tools.features import (
     NOBODY,
     OTHER,
     OWNER,
     WHO,
-    World,
     features,
     is_page,
     path_of,
@@ -34,38 +32,6 @@ CASES = [
 ]
 # The first route of each method of each rule.
 FIRST = {str(route): (feature, route) for feature, route in reversed([*routes()])}
-
-
-@pytest.fixture
-def world(anna, ben, make_user, make_cleaning, sql):
-    return World(anna, ben, make_user, make_cleaning, sql)
-
-
-@pytest.fixture
-def clients(client, anna, ben):
-    return {NOBODY: client, OTHER: ben.client, OWNER: anna.client}
-
-
-@pytest.fixture
-def tables(sql):
-    """What is in the tables that someone could change."""
-
-    def read():
-        return {
-            name: sql(f"SELECT t::text FROM {name} t ORDER BY 1")
-            for name in db.metadata.tables
-            if name != "attempts"
-        }
-
-    return read
-
-
-def body_of(app, route):
-    """Return what a request of a route has as its body: the document's example, or its own."""
-    operation = contract_of(app).operation(route.rule, route.method)
-    if route.send is not None or operation is None or "requestBody" not in operation:
-        return dict(route.send or {})
-    return document_example(contract_of(app).document, operation)
 
 
 def test_every_route_has_a_line_in_the_table_of_its_feature(app):

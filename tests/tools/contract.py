@@ -20,6 +20,8 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
 from werkzeug.test import TestResponse
 
+from tests.tools.features import Route
+
 PROBLEM_JSON = "application/problem+json"
 # Details of what any URL can respond before the request comes to an operation: it names no host, or
 # not one of TRUSTED_HOSTS; its query or one of its headers is too long.
@@ -152,6 +154,14 @@ def document_example(document: dict[str, Any], operation: dict[str, Any]) -> dic
     [(kind, content)] = operation["requestBody"]["content"].items()
     is_form = kind == "application/x-www-form-urlencoded"
     return {"data" if is_form else "json": example(content["schema"])}
+
+
+def body_of(app: Flask, route: Route) -> dict[str, Any]:
+    """Return what a request of a route has as its body: the document's example, or its own."""
+    operation = contract_of(app).operation(route.rule, route.method)
+    if route.send is not None or operation is None or "requestBody" not in operation:
+        return dict(route.send or {})
+    return document_example(contract_of(app).document, operation)
 
 
 def has_wrong_head(response: TestResponse) -> bool:
