@@ -5,12 +5,10 @@ slides. The table is unlogged: after a crash of the database, counting starts ag
 """
 
 import math
-import re
 from datetime import datetime
-from ipaddress import IPv4Address, IPv6Network, ip_address
 from typing import NamedTuple
 
-from flask import current_app, request
+from flask import current_app
 from flask_smorest import abort
 from sqlalchemy import (
     BigInteger,
@@ -30,9 +28,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 from phresh.database.base import Base
 from phresh.database.statements import Query, Value, query
 from phresh.database.transactions import fetch_autocommit
+from phresh.web.addresses import client_network
 
-# As some proxies write the client's address: 192.0.2.1:1234, [2001:db8::1]:1234.
-WITH_PORT = re.compile(r"\A(?:([\d.]+):\d+|\[(.*)\](?::\d+)?)\Z")
 SECOND = text("interval '1 second'")
 
 
@@ -63,7 +60,7 @@ class Limit(NamedTuple):
 def registrations() -> list[Limit]:
     """Return the limit on registrations from the client's network."""
     config = current_app.config
-    key = f"registration from {_network()}"
+    key = f"registration from {client_network()}"
     return [Limit(key, config["REGISTRATIONS_PER_ADDRESS"], config["REGISTRATION_WINDOW"])]
 
 
@@ -73,19 +70,8 @@ def failed_logins(account: str) -> list[Limit]:
     seconds = config["LOGIN_WINDOW"]
     return [
         Limit(f"login to {account}", config["LOGIN_FAILURES_PER_ACCOUNT"], seconds),
-        Limit(f"login from {_network()}", config["LOGIN_FAILURES_PER_ADDRESS"], seconds),
+        Limit(f"login from {client_network()}", config["LOGIN_FAILURES_PER_ADDRESS"], seconds),
     ]
-
-
-def _network() -> str:
-    """Return the client's address; for IPv6 its network of 64 bits, which one customer has."""
-    try:
-        address = ip_address(WITH_PORT.sub(r"\1\2", request.remote_addr or ""))
-    except ValueError:
-        return "a socket without addresses"
-    if isinstance(address, IPv4Address):
-        return str(address)
-    return str(address.ipv4_mapped or IPv6Network((int(address), 64), strict=False))
 
 
 def reject_if_exceeded(limits: list[Limit]) -> None:

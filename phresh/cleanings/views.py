@@ -25,7 +25,6 @@ from phresh.database.statements import Query
 from phresh.database.transactions import fetch
 from phresh.web.arguments import envelope
 from phresh.web.blueprint import Blueprint
-from phresh.web.idempotency import IdempotencyKeySchema, idempotent
 from phresh.web.openapi import LOCATION
 from phresh.web.pages import LINK, Page
 
@@ -45,10 +44,7 @@ def list_cleanings(query: dict[str, Any]) -> tuple[str, dict[str, str]]:
 @blp.post("/")
 @login_to_post
 @blp.arguments(envelope("new_cleaning", CleaningCreateSchema))
-@blp.arguments(IdempotencyKeySchema, location="headers")
-@idempotent
 @blp.response(201, CleaningSchema, headers=LOCATION)
-@blp.alt_response(409)
 def create_cleaning(cleaning: dict[str, Any]) -> tuple[str, dict[str, str]]:
     """Post a cleaning
 

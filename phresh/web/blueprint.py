@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial, wraps
+from http import HTTPStatus
 from typing import Any, NoReturn
 
 import flask_smorest
@@ -16,7 +17,9 @@ from phresh.database.transactions import flush_session, read_only, transaction
 from phresh.web.app import reject_coroutine
 from phresh.web.arguments import Parser
 from phresh.web.conditional import checked, is_conditional, is_not_modified
+from phresh.web.idempotency import idempotent
 from phresh.web.responses import (
+    SECRETS,
     Declared,
     Pairs,
     completed,
@@ -36,6 +39,10 @@ class Blueprint(flask_smorest.Blueprint):
     """
 
     ARGUMENTS_PARSER = Parser()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._prepare_doc_cbks.append(_with_idempotency_key)
 
     def add_url_rule(  # type: ignore[override]
         self, rule: str, endpoint: str | None = None, view_func: Any = None, **options: Any
@@ -124,14 +131,20 @@ class Blueprint(flask_smorest.Blueprint):
                 environ = request.environ
                 if environ.get("QUERY_STRING") and request.args:
                     _reject_undeclared_query()
-                if environ["REQUEST_METHOD"] in READING or not is_conditional():
+                if environ["REQUEST_METHOD"] in READING:
                     return respond(*args, **kwargs)
-                if declared.sets_etag:  # and checks it
-                    return respond(*args, **kwargs)
-                return checked(partial(respond, *args, **kwargs), declared.represented_at)
+                write: Any = partial(respond, *args, **kwargs)
+                if is_conditional() and not declared.sets_etag:  # it checks what it sets
+                    write = partial(checked, write, declared.represented_at)
+                if declared.is_idempotent and "HTTP_IDEMPOTENCY_KEY" in environ:
+                    response = idempotent(write, _sent(args, kwargs), status_code)
+                    return declared.vary(response)
+                return write()
 
             with_response.declared = declared  # type: ignore[attr-defined]
-            return _documented(document, with_response)
+            documented = _documented(document, with_response)
+            documented._apidoc["has_secrets"] = holds == SECRETS
+            return documented
 
         return lambda view: self._decorate_view_func_or_method_view(decorator, view)
 
@@ -199,6 +212,27 @@ def _in_unit(view: Any, methods: set[str]) -> Any:
     declared.reads_token = "security" in view._apidoc.get("manual_doc", {})
     declared.sets_etag = "etag" in view._apidoc
     return read_only(view) if methods <= READING else transaction(view)
+
+
+def _with_idempotency_key(
+    doc: dict[str, Any], info: dict[str, Any], *, method: str, **_: Any
+) -> dict[str, Any]:
+    """Return what the document says of an operation, with the key where it takes one."""
+    statuses = {int(status) for status in doc.get("responses", {})}
+    if method == "post" and 201 in statuses and not info.get("has_secrets"):
+        doc.setdefault("parameters", []).append("IDEMPOTENCY_KEY")
+        doc["responses"].setdefault(409, HTTPStatus.CONFLICT.name)
+    return doc
+
+
+def _sent(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """Return what the client has sent, by the arguments of a view: the path and the rest apart."""
+    in_path = request.view_args or {}
+    named = {name: value for name, value in kwargs.items() if name not in in_path}
+    sent = [each for each in args if not isinstance(each, MethodView)]
+    if named:
+        sent.append(named)
+    return sent or [request.get_data(as_text=True)]  # the view reads it by itself
 
 
 def _documented(document: Callable[[Any], Any], view: Any) -> Any:

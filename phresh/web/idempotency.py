@@ -1,17 +1,21 @@
 """Idempotency keys: a POST that is repeated returns its first response and creates nothing.
 
-After the IETF's draft-ietf-httpapi-idempotency-key-header: the key's row is written in the
-transaction of what the request writes, so that there are both or neither. A rejected request
-leaves no row and can be repeated.
+Every POST that responds 201 takes them, unless its response holds secrets
+(phresh/web/blueprint.py); a view does nothing for it. After the IETF's
+draft-ietf-httpapi-idempotency-key-header: the key's row is written in the transaction of what the
+request writes, so that there are both or neither. A rejected request leaves no row and can be
+repeated.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Callable
-from datetime import datetime, timedelta
-from functools import wraps
+from collections.abc import Callable, Iterable
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
 from typing import Any
+from uuid import UUID
 
 import marshmallow as ma
 from flask import current_app, g, request
@@ -33,14 +37,16 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Mapped, mapped_column
+from werkzeug.wrappers import Response as BaseResponse
 
 from phresh.database.base import Base
 from phresh.database.statements import Value, query
 from phresh.database.transactions import fetch
+from phresh.web.addresses import client_network
 from phresh.web.app import Response
 from phresh.web.fields import BoundedString
 
-GUEST = ""  # the sender of all requests without a token
+OF_BODY = ("Content-Type", "Content-Length")
 KEEP = timedelta(hours=24)
 
 
@@ -82,55 +88,49 @@ class KeyField(BoundedString):
         return re.sub(r"\\(.)", r"\1", key[1:-1]) if key.startswith('"') else key
 
 
-class IdempotencyKeySchema(ma.Schema):
-    """The header."""
-
-    key = KeyField(
-        data_key="Idempotency-Key",
-        metadata={
-            "pattern": f"^{KeyField.PATTERN}$",
-            "description": "Repeating the request with this key returns the first response "
-            "and creates nothing",
-        },
-    )
+KEY_FIELD = KeyField()
 
 
-def idempotent(view: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a POST view use idempotency keys: repeating a request returns its first response.
+def idempotent(view: Callable[[], BaseResponse], sent: Iterable[Any], success: int) -> BaseResponse:
+    """Return the first response to a POST with the request's key; call its view only once.
 
-    It stands directly above ``@blp.response``. The view's last argument comes from
-    ``@blp.arguments(IdempotencyKeySchema, location="headers")``. It responds 422 to a key that came
-    with another body, and 409 to one whose first request is still running. Keys belong to the
-    current user; all guests share one set. Not for responses that hold secrets: they are stored.
+    Respond 422 to a key that is malformed or came with another body, and 409 to one whose first
+    request is still running. Keys belong to the current user; those of guests to their network.
+
+    :param sent: the arguments of the view
+    :param success: the status of the view's response, which is stored: it must hold no secrets
     """
-    responses = view._apidoc["response"]["responses"]  # type: ignore[attr-defined]
-    success = min(int(status) for status in responses)
+    try:
+        key = KEY_FIELD.deserialize(request.headers["Idempotency-Key"])
+    except ma.ValidationError as error:
+        abort(422, messages={"headers": {"Idempotency-Key": error.messages}})
+    account = g.get("account")  # set by the decorators of phresh/accounts/tokens.py
+    sender = f"guest {client_network()}" if account is None else str(account.user_id)
+    path = request.path.rstrip("/")
+    name = {"sender": sender, "method": request.method, "path": path, "key": key}
+    body = json.dumps(list(sent), sort_keys=True, default=_text)
+    body_hash = hashlib.sha256(body.encode()).hexdigest()
+    if not _claim(name, body_hash):
+        return _first_response(name, body_hash, success)
+    response = view()
+    if response.status_code != success or response.mimetype != "application/json":
+        raise TypeError(
+            f"{request.endpoint} had an Idempotency-Key, so its response must be JSON with the "
+            f"status of @blp.response: {success}."
+        )
+    headers = {k: v for k, v in response.headers.items() if k not in OF_BODY}
+    fetch(_answered_key(**name, answer=response.get_data(as_text=True), headers=headers))
+    return response
 
-    @wraps(view)
-    def with_key(*args: Any, **kwargs: Any) -> Any:
-        key = args[-1].get("key")
-        if key is None:
-            return view(*args[:-1], **kwargs)
-        path = request.path.rstrip("/")
-        account = g.get("account")  # set by the decorators of phresh/accounts/tokens.py
-        sender = GUEST if account is None else str(account.user_id)
-        name = {"sender": sender, "method": request.method, "path": path, "key": key}
-        body = json.dumps(args[:-1], sort_keys=True, default=str)
-        body_hash = hashlib.sha256(body.encode()).hexdigest()
-        if not _claim(name, body_hash):
-            return _first_response(name, body_hash, success)
-        response = view(*args[:-1], **kwargs)
-        if response.status_code != success or response.mimetype != "application/json":
-            raise TypeError(
-                f"{view.__name__}() is idempotent, so its response must be JSON with the status "
-                f"of @blp.response: {success}."
-            )
-        headers = {k: v for k, v in response.headers.items() if not k.startswith("Content-")}
-        text = response.get_data(as_text=True)
-        fetch(_answered_key(**name, answer=text, headers=headers))
-        return response
 
-    return with_key
+def _text(value: Any) -> str:
+    """Return the text of a value in a body, the same for equal values.
+
+    :raises TypeError: for a type whose text may be another one for the same value
+    """
+    if isinstance(value, Decimal | date | time | timedelta | UUID | Enum):
+        return str(value)
+    raise TypeError(f"A body with a {type(value).__name__} can't have an Idempotency-Key.")
 
 
 def _claim(name: dict[str, str], body_hash: str) -> bool:

@@ -13,6 +13,7 @@ from werkzeug.exceptions import HTTPException
 from phresh.web.app import Response
 from phresh.web.conditional import etag_of, is_not_modified
 from phresh.web.converters import CONVERTERS
+from phresh.web.idempotency import KeyField
 from phresh.web.problems import PROBLEM_JSON, ProblemSchema, problem_response
 
 # How a token is sent; the first is a form in Swagger UI that fetches one.
@@ -140,6 +141,13 @@ class Api(flask_smorest.Api):
             header = {"name": name, "description": why, **tag}
             component = name.upper().replace("-", "_")
             self.spec.components.parameter(component, "header", header, lazy=True)
+        key = {
+            "name": "Idempotency-Key",
+            "description": "Repeating the request with this key returns the first response and "
+            "creates nothing",
+            "schema": {"type": "string", "pattern": f"^{KeyField.PATTERN}$"},
+        }
+        self.spec.components.parameter("IDEMPOTENCY_KEY", "header", key, lazy=True)
 
     def _register_pagination_header(self) -> None:
         """Leave out the header of Flask-Smorest's own pages."""

@@ -55,6 +55,18 @@ class Declared:
         return "private, no-store" if self.holds else "private, no-cache"
 
     @property
+    def is_idempotent(self) -> bool:
+        """Return whether a repeated POST returns the first response, which is stored for it."""
+        is_post = request.environ["REQUEST_METHOD"] == "POST"
+        return is_post and self.status == 201 and self.holds != SECRETS
+
+    def vary(self, response: BaseResponse) -> BaseResponse:
+        """Return a response, after telling caches where it depends on the token."""
+        if self.reads_token and isinstance(response, Response):
+            response.varies_by = "Origin, Authorization"
+        return response
+
+    @property
     def represented_at(self) -> str | None:
         """Return the path where GET has the representation that the view changes."""
         return None if self.path is None else self.path(**(request.view_args or {}))
@@ -159,7 +171,7 @@ def reject_text(view: Any, schema: Any) -> NoReturn:
     )
 
 
-def finished(declared: Declared, text: str | None, status: int, given: Pairs) -> Response:
+def finished(declared: Declared, text: str | None, status: int, given: Pairs) -> BaseResponse:
     """Return the response; headers that the view has given replace ours."""
     own = {name.lower(): value for name, value in given}
     headers = [("Cache-Control", declared.cache_control if status < 400 else "no-store")]
@@ -174,10 +186,7 @@ def finished(declared: Declared, text: str | None, status: int, given: Pairs) ->
                 text, status = None, 304
     if own:
         headers = [*given, *(pair for pair in headers if pair[0].lower() not in own)]
-    response = Response(text, status, headers)
-    if declared.reads_token:
-        response.varies_by = "Origin, Authorization"
-    return response
+    return declared.vary(Response(text, status, headers))
 
 
 def completed(
@@ -190,8 +199,6 @@ def completed(
     headers.update(Headers(given))
     is_error = response.status_code >= 400
     headers.setdefault("Cache-Control", "no-store" if is_error else declared.cache_control)
-    if declared.reads_token:
-        response.vary.add("Authorization")
     names = [name.lower() for name, _ in headers]
     if response.is_sequence and declared.has_etag(response.status_code, names):  # not a stream
         if "etag" not in names:
@@ -200,7 +207,7 @@ def completed(
             headers["Content-Location"] = _location(declared)
         if is_not_modified(headers["ETag"]):
             response.status_code = 304
-    return response
+    return declared.vary(response)
 
 
 def _location(declared: Declared) -> str:

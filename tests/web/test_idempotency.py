@@ -4,12 +4,18 @@ import json
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
+import marshmallow as ma
 import pytest
+from flask import jsonify, request
+from flask.views import MethodView
 from werkzeug.serving import make_server
 
 from phresh import create_app
+from phresh.accounts.tokens import login_not_required
 from phresh.database.base import db
+from phresh.web.blueprint import Blueprint
 from tests.tools.processes import wait_until
+from tests.tools.users import PASSWORD
 
 LIST = "/api/cleanings/"
 NEW = {"name": "Once", "price": 20}
@@ -147,7 +153,9 @@ def test_50_concurrent_requests_with_one_key_create_one_cleaning(app, sql):
 
 
 def test_a_second_request_is_409_while_the_first_runs(client, app, sql):
-    claim = "INSERT INTO idempotency_keys VALUES ('', 'POST', '/api/cleanings', 'k', '')"
+    claim = (
+        "INSERT INTO idempotency_keys VALUES ('guest 127.0.0.1', 'POST', '/api/cleanings', 'k', '')"
+    )
     with app.app_context(), db.engine.connect() as first:
         first.exec_driver_sql(claim)
         response = post(client, "k")
@@ -188,3 +196,147 @@ def test_remove_expired_deletes_only_keys_older_than_24_hours(run, client, sql):
     assert run("remove-expired")[1].startswith("Deleted 1 idempotency keys, ")
     assert sql("SELECT key FROM idempotency_keys") == [("young",)]
     assert run("remove-expired")[1].startswith("Deleted 0 idempotency keys, ")
+
+
+def from_address(address):
+    return {"environ_overrides": {"REMOTE_ADDR": address}}
+
+
+def test_each_guest_has_keys_of_their_own(client, sql):
+    """Otherwise whoever takes the key "1" first has everyone else's POST with it rejected."""
+    new = {"json": {"new_cleaning": NEW}, "headers": {"Idempotency-Key": "1"}}
+    other = {"json": {"new_cleaning": {**NEW, "name": "Other"}}, "headers": new["headers"]}
+    first = client.post(LIST, **new, **from_address("192.0.2.1"))
+    assert client.post(LIST, **other, **from_address("192.0.2.2")).status_code == 201
+    assert client.post(LIST, **other, **from_address("192.0.2.1")).status_code == 422
+    again = client.post(LIST, **new, **from_address("192.0.2.1:1234"))  # as some proxies write it
+    assert again.data == first.data
+    assert count_cleanings(sql) == 2
+    assert client.post(LIST, **new, **from_address("2001:db8::1")).status_code == 201
+    assert client.post(LIST, **new, **from_address("2001:db8::2")).status_code == 201
+    assert count_cleanings(sql) == 3
+
+
+def test_offers_and_evaluations_take_keys(anna, ben, make_cleaning, sql):
+    job = f"{LIST}{make_cleaning(owner_id=anna.id)}/"
+    headers = {"Idempotency-Key": "k"}
+    offer = {"json": {"new_offer": {"message": "On Friday"}}, "headers": headers}
+    first, again = (ben.client.post(f"{job}offers/", **offer) for _ in range(2))
+    assert (again.status_code, again.data) == (201, first.data)
+    assert dict(again.headers) == {
+        **first.headers,
+        "X-Request-Id": again.headers["X-Request-Id"],
+    }
+    other = {"json": {"new_offer": {"message": "On Monday"}}, "headers": headers}
+    assert ben.client.post(f"{job}offers/", **other).status_code == 422
+    assert ben.client.post(f"{job}offers/", headers=headers).status_code == 422
+    assert anna.client.put(f"{job}offers/ben/").status_code == 200
+    path = f"/api/users/ben/evaluations/{job.split('/')[-2]}/"
+    rating = {"json": {"evaluation_create": {"overall_rating": 5}}, "headers": headers}
+    first, again = (anna.client.post(path, **rating) for _ in range(2))
+    assert (again.status_code, again.data) == (201, first.data)
+    assert sql("SELECT count(*) FROM evaluations") == [(1,)]
+
+
+def test_a_response_with_a_secret_is_not_stored(client, sql):
+    """The key is ignored: a repeated registration is rejected, a repeated login harmless."""
+    new = {"email": "carl@phresh.example", "username": "carl", "password": PASSWORD}
+    headers = {"Idempotency-Key": "k"}
+    assert client.post("/api/users/", json={"new_user": new}, headers=headers).status_code == 201
+    assert client.post("/api/users/", json={"new_user": new}, headers=headers).status_code == 409
+    form = {"username": new["email"], "password": PASSWORD}
+    tokens = {
+        client.post("/api/users/login/token/", data=form, headers=headers).json["access_token"]
+        for _ in range(2)
+    }
+    assert len(tokens) == 2
+    assert sql("SELECT * FROM idempotency_keys") == []
+
+
+def test_a_repeated_request_with_preconditions_returns_the_first_response(anna, client):
+    etag = client.get(LIST).headers["ETag"]
+    sent = {
+        "json": {"new_cleaning": NEW},
+        "headers": {"Idempotency-Key": "k", "If-Match": etag},
+    }
+    first = client.post(LIST, **sent)
+    assert first.status_code == 201
+    assert client.get(LIST).headers["ETag"] != etag
+    assert client.post(LIST, **sent).data == first.data
+    sent["headers"]["Idempotency-Key"] = "other"
+    assert client.post(LIST, **sent).status_code == 412
+
+
+@pytest.fixture
+def things(make_app):
+    """Serve a POST that creates things from what its view reads in some way; count them."""
+    made = []
+
+    class ThingSchema(ma.Schema):
+        name = ma.fields.String()
+        day = ma.fields.Date()
+
+    blp = Blueprint("things", __name__, url_prefix="/api/things")
+
+    def create(thing):
+        made.append(thing)
+        return {"name": f"{len(made)}"}
+
+    @blp.post("/positional/")
+    @login_not_required
+    @blp.arguments(ThingSchema)
+    @blp.response(201, ThingSchema)
+    def create_positional(thing):
+        return create(thing)
+
+    @blp.post("/keywords/<key>/")
+    @login_not_required
+    @blp.arguments(ThingSchema, as_kwargs=True)
+    @blp.response(201, ThingSchema)
+    def create_keywords(key, **thing):
+        return create(thing)
+
+    @blp.route("/class/")
+    class Things(MethodView):
+        @login_not_required
+        @blp.arguments(ThingSchema, arg_name="thing")
+        @blp.response(201, ThingSchema)
+        def post(self, thing):
+            return create(thing)
+
+    @blp.post("/unread/")
+    @login_not_required
+    @blp.response(201, ThingSchema)
+    def create_unread():
+        return jsonify(create(request.json)), 201
+
+    @blp.post("/accepted/")
+    @login_not_required
+    @blp.response(201, ThingSchema)
+    @blp.alt_response(202)
+    def create_later():
+        return create({}), 202
+
+    app = make_app()
+    app.extensions["flask-smorest"]["apis"][""]["ext_obj"].register_blueprint(blp)
+    return app.test_client(), made
+
+
+@pytest.mark.parametrize("kind", ["positional", "keywords/a", "class", "unread"])
+def test_a_new_resource_takes_keys_however_its_view_reads_the_body(things, kind):
+    client, made = things
+    path, headers = f"/api/things/{kind}/", {"Idempotency-Key": "k"}
+    body = {"name": "x", "day": "2026-01-01"}
+    first = client.post(path, json=body, headers=headers)
+    assert first.status_code == 201
+    assert client.post(path, json=body, headers=headers).data == first.data
+    assert client.post(path, json={**body, "name": "y"}, headers=headers).status_code == 422
+    assert client.post(path, json={**body, "day": "2026-01-02"}, headers=headers).status_code == 422
+    assert len(made) == 1
+    assert client.post(path, json=body).data != first.data
+
+
+def test_a_response_that_cannot_be_stored_is_an_error(things):
+    client, _ = things
+    with pytest.raises(TypeError, match=r"must be JSON with the status of @blp\.response: 201"):
+        client.post("/api/things/accepted/", headers={"Idempotency-Key": "k"})
