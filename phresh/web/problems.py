@@ -93,6 +93,7 @@ def problem_response(error: HTTPException) -> Response:
         problem["detail"] = "The request is not valid; see `errors`."
         problem["errors"] = list(islice(_invalid_values(given["messages"]), ERRORS_MAX))
     headers = {k: v for k, v in error.get_headers() if not k.startswith("Content-")}
+    headers["Cache-Control"] = "no-store"  # a cache may keep a 404 otherwise (RFC 9111 4.2.2)
     if status == 503:
         headers["Retry-After"] = str(RETRY_AFTER)
     body = current_app.json.dumps(problem)
