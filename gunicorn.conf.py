@@ -1,9 +1,15 @@
 """How Phresh is served; gunicorn reads this file, settings come from phresh/config.py."""
 
-from phresh.config import read_settings
+import sys
+
+from phresh.config import ConfigError, read_settings, shown_url
+from phresh.database import checks
 from phresh.serving import hooks
 
-_settings = read_settings()
+try:
+    _settings = read_settings()
+except ConfigError as error:
+    sys.exit(f"Error: {error.message}")
 _host = _settings["HOST"]
 
 bind = f"[{_host}]:{_settings['PORT']}" if ":" in _host else f"{_host}:{_settings['PORT']}"
@@ -35,5 +41,17 @@ child_exit = hooks.child_exit
 
 
 def on_starting(server):
-    """Prepare the log, and say which database is configured."""
-    hooks.prepare_log(server.log, _settings["SQLALCHEMY_DATABASE_URI"])
+    """Prepare the log, say which database is configured, and end if it is not suitable.
+
+    One that can't be reached yet is checked later, on the first connection of each worker.
+    """
+    url = _settings["SQLALCHEMY_DATABASE_URI"]
+    hooks.prepare_log(server.log, url)
+    if url is None:
+        return
+    is_reached, fault = checks.fault_at_start(url, _settings["DATABASE_TIMEOUT"])
+    if is_reached and fault:
+        server.log.error("%s: %s", shown_url(_settings, url), fault)
+        sys.exit(1)
+    elif fault:
+        server.log.warning("The database can't be reached yet: %s", fault)

@@ -18,7 +18,8 @@ from marshmallow import (
 )
 
 from phresh.settings.database_url import ConfigError as ConfigError
-from phresh.settings.database_url import configured_url
+from phresh.settings.database_url import configured_url, parsed_url
+from phresh.settings.database_url import shown_url as shown_url
 from phresh.settings.database_url import without_secrets as without_secrets
 from phresh.settings.values import CommaSeparated, Host, Origin, TrustedHost
 
@@ -61,6 +62,8 @@ class SettingsSchema(Schema):
     SECRET_KEY = fields.String(load_default=None, validate=_reject_guessable)
 
     DATABASE_URL = fields.String(load_default=None)
+    # The same database by the role that owns it, for flask db; by default DATABASE_URL's role.
+    MIGRATION_DATABASE_URL = fields.String(load_default=None)
     POSTGRES_SERVER = fields.String(load_default=None)
     POSTGRES_PORT = fields.Integer(load_default=5432, validate=validate.Range(1, 65535))
     POSTGRES_USER = fields.String(load_default="postgres")
@@ -125,7 +128,7 @@ class SettingsSchema(Schema):
         for switch, switched in SWITCHES.items():
             if settings.get(switch) in fields.Boolean.falsy:
                 unused.update(switched)
-        if str(settings.get("DATABASE_URL") or "").strip() or not settings.get("POSTGRES_SERVER"):
+        if settings.get("DATABASE_URL") or not settings.get("POSTGRES_SERVER"):
             unused.update(name for name in self.fields if name.startswith("POSTGRES_"))
         return {name: value for name, value in settings.items() if name not in unused}
 
@@ -154,7 +157,11 @@ def read_settings(settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
     if settings is None:
         environment = {**_env_file(), **os.environ}
         # In .env.example an empty value means "not set".
-        settings = {name: environment[name] for name in schema.fields if environment.get(name)}
+        settings = {
+            name: value
+            for name in schema.fields
+            if (value := environment.get(name)) and not value.isspace()
+        }
     try:
         loaded: dict[str, Any] = schema.load(settings)
     except ValidationError as error:
@@ -162,6 +169,12 @@ def read_settings(settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
             "; ".join(f"{name}: {_first(why)}" for name, why in error.normalized_messages().items())
         ) from None
     loaded["SQLALCHEMY_DATABASE_URI"] = configured_url(loaded)
+    loaded["MIGRATION_DATABASE_URI"] = None
+    if loaded["MIGRATION_DATABASE_URL"]:
+        name = "MIGRATION_DATABASE_URL"
+        if loaded["SQLALCHEMY_DATABASE_URI"] is None:
+            raise ConfigError(f"{name}: Needs DATABASE_URL or POSTGRES_SERVER for serving.")
+        loaded["MIGRATION_DATABASE_URI"] = parsed_url(name, loaded[name])
     return loaded
 
 

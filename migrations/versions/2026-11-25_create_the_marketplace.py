@@ -146,6 +146,8 @@ def downgrade():
     op.drop_table("evaluations")
     op.drop_table("offers")
     op.execute("DROP FUNCTION follow_offer")
-    op.execute("DROP FUNCTION derive_status CASCADE")  # with its triggers
+    for name in ("derive_status_on_insert", "derive_status_on_update"):
+        op.execute(f"DROP TRIGGER {name} ON cleanings")
+    op.execute("DROP FUNCTION derive_status")
     op.drop_column("cleanings", "status")
     op.drop_table("profiles")

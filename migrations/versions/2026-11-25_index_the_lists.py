@@ -34,7 +34,7 @@ def upgrade():
 def downgrade():
     with op.get_context().autocommit_block():
         drop_indexes()
-    op.execute("DROP EXTENSION pg_trgm")
+    # pg_trgm stays: it may have been there before, and others may use it.
 
 
 def drop_indexes():

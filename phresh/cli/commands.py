@@ -4,7 +4,7 @@ import importlib.util
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -21,8 +21,8 @@ from phresh.accounts.queries import deleted_expired_tokens, deleted_tokens, disa
 from phresh.cleanings.queries import changed_cleaning, deleted_cleaning
 from phresh.cleanings.schemas import CleaningUpdateSchema
 from phresh.cli.demo import EVALUATIONS, JOBS, OFFERS, PEOPLE, add_many, add_samples
-from phresh.config import ROOT, without_secrets
-from phresh.database import embedded
+from phresh.config import ROOT, shown_url
+from phresh.database import checks, embedded
 from phresh.database.base import db
 from phresh.database.statements import Query
 from phresh.database.transactions import fetch
@@ -49,8 +49,9 @@ def serve() -> NoReturn:
     if server is not None:
         server.claim("serve")
     _require_free_port(host, port)
-    _require_database()
+    _require_database(checks.server_fault)
     upgrade()
+    _require_database()
     db.engine.dispose()
     if server is not None:
         click.echo(f"Data      {server.folder}")
@@ -102,7 +103,7 @@ def demo(count: int | None) -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def psql(arguments: tuple[str, ...]) -> NoReturn:
     """Open psql on the database, with these arguments, like: flask psql -c '\\d'"""
-    _require_database()
+    _require_database(None)
     _, parameters = db.engine.dialect.create_connect_args(db.engine.url)
     if "password" in parameters:  # an argument could be read by every user of the machine
         os.environ["PGPASSWORD"] = parameters.pop("password")
@@ -209,15 +210,24 @@ def _require_free_port(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            why = error.strerror
-            raise click.ClickException(f"Can't listen on {host}, port {port}: {why}.") from None
+            raise click.ClickException(
+                f"HOST, PORT: Can't listen on {host}, port {port}: {error.strerror}."
+            ) from None
 
 
-def _require_database() -> None:
+def _require_database(
+    find_fault: Callable[[Any], str | None] | None = checks.serving_fault,
+) -> None:
+    """Require a database that can be reached, and that has no fault.
+
+    :raises click.ClickException: for another one
+    """
+    url = shown_url(current_app.config, db.engine.url)
     try:
-        db.engine.connect().close()
+        with db.engine.connect() as connection:
+            fault = find_fault and find_fault(connection.connection.driver_connection)
     except DBAPIError as error:
         why = " ".join(str(error.orig).split())
-        raise click.ClickException(
-            f"Can't connect to {without_secrets(db.engine.url)}: {why}"
-        ) from None
+        raise click.ClickException(f"{url}: Can't connect: {why}") from None
+    if fault:
+        raise click.ClickException(f"{url}: {fault}")

@@ -8,7 +8,7 @@ from flask import Flask
 from sqlalchemy import URL, event
 
 from phresh.config import ConfigError
-from phresh.database import deadlines, embedded, session
+from phresh.database import checks, deadlines, embedded, session
 from phresh.database.base import db, migrate
 from phresh.database.deadlines import DriverConnection, connect_to_first_host, has_deadline
 from phresh.database.pool import Pool
@@ -37,10 +37,11 @@ def init_app(app: Flask) -> None:
         "connect_args": {k: v for k, v in connecting.items() if k not in url.query},
     }
     app.extensions["embedded"] = server
+    connect = checks.checked(_connect)
     # The second is for conditional writes (reading_committed), and opens when the first one comes.
     for name, size in (("pool", app.config["POOL_SIZE"]), ("pool for reading", 1)):
         app.extensions[name] = Pool(
-            _connect,
+            connect,
             size=size,
             seconds=app.config["POOL_TIMEOUT"],
             prepares=app.config["PREPARED_STATEMENTS"],

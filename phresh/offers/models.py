@@ -71,10 +71,13 @@ ON_UPDATE = """
 CREATE TRIGGER derive_status_on_update BEFORE UPDATE OF status ON cleanings
 FOR EACH ROW EXECUTE FUNCTION derive_status()
 """
+# A new offer, unlike a changed one, has the time of its change: a restored one is no change.
 FOLLOW = """
 CREATE FUNCTION follow_offer() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     IF OLD.status IN ('accepted', 'completed') OR NEW.status IN ('accepted', 'completed') THEN
-        UPDATE cleanings SET status = status, updated_at = greatest(updated_at, clock_timestamp())
+        UPDATE cleanings SET status = status, updated_at = greatest(
+            updated_at, CASE TG_OP WHEN 'INSERT' THEN NEW.updated_at ELSE clock_timestamp() END
+        )
         WHERE id IN (OLD.cleaning_id, NEW.cleaning_id);
     END IF;
     RETURN NULL;
@@ -84,5 +87,14 @@ ON_OFFER = """
 CREATE TRIGGER follow_offer AFTER INSERT OR DELETE OR UPDATE OF status, cleaning_id ON offers
 FOR EACH ROW EXECUTE FUNCTION follow_offer()
 """
-for statement in (DERIVE, ON_INSERT, ON_UPDATE, FOLLOW, ON_OFFER):
+# Their tables are found whatever the search_path of the session is: pg_dump's is empty.
+PIN = """
+DO $$ BEGIN
+    EXECUTE format('ALTER FUNCTION derive_status SET search_path = pg_catalog, %%I, pg_temp',
+        current_schema());
+    EXECUTE format('ALTER FUNCTION follow_offer SET search_path = pg_catalog, %%I, pg_temp',
+        current_schema());
+END $$
+"""
+for statement in (DERIVE, ON_INSERT, ON_UPDATE, FOLLOW, ON_OFFER, PIN):
     event.listen(Offer.__table__, "after_create", DDL(statement))

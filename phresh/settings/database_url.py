@@ -17,6 +17,7 @@ class ConfigError(click.ClickException):
     """A setting that cannot be used; the flask command shows it as one line."""
 
 
+NAMES = ("DATABASE_URL", "POSTGRES_SERVER")  # where it comes from, the one that wins first
 SECRET_PARAMETERS = (
     *("password", "sslpassword", "scram_client_key", "scram_server_key", "oauth_client_secret"),
 )
@@ -27,6 +28,15 @@ def without_secrets(url: URL) -> str:
     return url.difference_update_query(SECRET_PARAMETERS).render_as_string()
 
 
+def shown_url(settings: Mapping[str, Any], url: URL) -> str:
+    """Return a database URL as messages show it: after the setting it comes from, and no secrets.
+
+    :param url: of the database; without a setting, of the embedded PostgreSQL
+    """
+    name = next((name for name in NAMES if settings[name]), None)
+    return f"{name}: {without_secrets(url)}" if name else without_secrets(url)
+
+
 def configured_url(settings: Mapping[str, Any]) -> URL | None:
     """Return the URL of the configured database, None if there is none.
 
@@ -34,11 +44,8 @@ def configured_url(settings: Mapping[str, Any]) -> URL | None:
 
     :raises ConfigError: for a URL that cannot work
     """
-    text = (settings["DATABASE_URL"] or "").strip()
-    if text:
-        url = _parse_url(text)
-        _check_parameters("DATABASE_URL", url)
-        return url
+    if settings["DATABASE_URL"]:
+        return parsed_url("DATABASE_URL", settings["DATABASE_URL"])
     if not settings["POSTGRES_SERVER"]:
         return None
     url = URL.create(
@@ -53,19 +60,25 @@ def configured_url(settings: Mapping[str, Any]) -> URL | None:
     return url
 
 
-def _parse_url(text: str) -> URL:
-    text = re.sub(r"^postgres(ql)?://", "postgresql+psycopg2://", text)
+def parsed_url(name: str, text: str) -> URL:
+    """Return a database URL that a setting has as its text.
+
+    :raises ConfigError: for one that cannot work; never with its text, which may have a password
+    """
+    text = re.sub(r"^postgres(ql)?://", "postgresql+psycopg2://", text.strip())
     try:
         url = make_url(_hosts_as_parameters(text))
-        if url.drivername == "postgresql+psycopg2":
+        is_ours = url.drivername == "postgresql+psycopg2"
+        if is_ours:
             url.get_dialect()().create_connect_args(url)  # refuses bad hosts and ports
-            return url
     except (ArgumentError, ValueError):
-        pass
-    # Never the value itself: it may hold a password.
-    raise ConfigError(
-        "DATABASE_URL: Not a PostgreSQL URL like postgresql://user:password@host:5432/name."
-    )
+        is_ours = False
+    if not is_ours:
+        raise ConfigError(
+            f"{name}: Not a PostgreSQL URL like postgresql://user:password@host:5432/name."
+        )
+    _check_parameters(name, url)
+    return url
 
 
 def _hosts_as_parameters(text: str) -> str:

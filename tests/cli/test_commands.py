@@ -125,7 +125,8 @@ def test_a_port_in_use_is_reported_in_one_line(checkout):
         result = flask(checkout, "serve", PORT=str(port))
     assert result.returncode != 0
     assert (
-        result.stderr == f"Error: Can't listen on 127.0.0.1, port {port}: Address already in use.\n"
+        result.stderr
+        == f"Error: HOST, PORT: Can't listen on 127.0.0.1, port {port}: Address already in use.\n"
     )
 
 
