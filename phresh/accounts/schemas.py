@@ -18,7 +18,7 @@ from marshmallow import (
 from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
 from phresh.accounts.models import EMAIL_MAX
-from phresh.web.fields import USERNAME, USERNAME_MAX, USERNAME_MIN, BoundedString, Text
+from phresh.web.fields import USERNAME, USERNAME_MAX, USERNAME_MIN, BoundedString, RawText, Text
 
 # ASVS 5.0 6.2.1, 6.2.4, 6.2.5, 6.2.9: a minimum length, not common, any characters.
 PASSWORD_MIN, PASSWORD_MAX = 8, 128
@@ -86,8 +86,8 @@ def _reject_common(password: str) -> None:
         raise ValidationError("This password is too common.")
 
 
-class NewPassword(Text):
-    """A new password."""
+class NewPassword(RawText):
+    """A new password, as it was sent."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(
@@ -156,7 +156,7 @@ class UserUpdateSchema(Schema):
     email = Email()
     username = Username(metadata=NAME)
     password = NewPassword()
-    old_password = Text(
+    old_password = RawText(
         max_length=PASSWORD_MAX,
         metadata={**PASSWORD, "description": "Needed to change email or password"},
     )
@@ -180,7 +180,7 @@ class LoginSchema(Schema):
         max_length=EMAIL_MAX,
         metadata={**EMAIL, "description": "Your email address"},
     )
-    password = Text(required=True, min_length=1, max_length=PASSWORD_MAX, metadata=PASSWORD)
+    password = RawText(required=True, min_length=1, max_length=PASSWORD_MAX, metadata=PASSWORD)
 
     @post_load
     def _normalize(self, form: dict[str, str], **_: Any) -> dict[str, str]:

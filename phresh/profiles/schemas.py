@@ -29,7 +29,9 @@ class ProfileSchema(Schema):
 class ProfileUpdateSchema(Schema):
     """Changes to a profile; fields left out stay as they are, null deletes."""
 
-    full_name = Text(allow_none=True, max_length=FULL_NAME_MAX, metadata=FULL_NAME)
+    full_name = Text(
+        allow_none=True, min_length=0, max_length=FULL_NAME_MAX, blank=False, metadata=FULL_NAME
+    )
     phone_number = Text(allow_none=True, max_length=PHONE_NUMBER_MAX, metadata=PHONE_NUMBER)
     bio = Text(allow_none=True, max_length=BIO_MAX, metadata=BIO)
     image = Text(

@@ -1,6 +1,7 @@
 """marshmallow fields that several resources use."""
 
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,13 +11,51 @@ INTEGER_MAX = 2**31 - 1  # of PostgreSQL's type integer
 USERNAME_MIN, USERNAME_MAX = 3, 30
 USERNAME = f"[A-Za-z0-9_-]{{{USERNAME_MIN},{USERNAME_MAX}}}"
 
-# White space in the regular expressions of Python, PostgreSQL and ECMA-262 (JSON Schema) alike:
-# their own \s differ.
+# White space in the regular expressions of Python and PostgreSQL alike: their own \s differ.
 BLANKS = (
     r"\u0009-\u000d\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a"
     r"\u2028\u2029\u202f\u205f\u3000\ufeff"
 )
 NOT_BLANK = f"[^{BLANKS}]"
+
+# The next three mean the same in Python and in ECMA-262 (JSON Schema), with its flag u or without.
+
+# All control characters but tab, line feed and carriage return; they begin with NUL.
+CONTROLS = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"
+# They embed, override or isolate a direction of writing. Without its end, one reorders what a page
+# shows after a name. Arabic and Hebrew need none of them; LRM, RLM and ALM remain.
+DIRECTIONS = r"\u202a-\u202e\u2066-\u2069"
+# Most of what is_visible() rejects; the many combining marks of single scripts are not listed, nor
+# what is beyond U+FFFF, where a range needs the flag u.
+INVISIBLE = (
+    r"\s\xad\u0300-\u036f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u1ab0-\u1aff\u1dc0-\u1dff"
+    r"\u200b-\u200f\u2060-\u206f\u20d0-\u20ff\u2800\u3164\ufe00-\ufe0f\ufe20-\ufe2f\ufeff"
+    r"\uffa0\ufff0-\ufffb"
+)
+# Letters and symbols by their category, but without a shape: fillers of Hangul, a braille pattern
+# without dots, a musical notehead.
+FILLERS = "\u115f\u1160\u3164\uffa0\u2800\U0001d159"
+# As many combining marks in a row as any language has (UAX 15, Stream-Safe Text Format). To sort
+# more for normalization takes a time that grows with the square of their number.
+MARKS_MAX = 30
+
+
+def is_visible(character: str) -> bool:
+    """Return whether a character is a letter, a digit, punctuation or a symbol that can be seen."""
+    return unicodedata.category(character)[0] in "LNPS" and character not in FILLERS
+
+
+def normalized(text: str) -> str:
+    """Return a text in Unicode's normalization form C.
+
+    :raises ValueError: for too many combining marks in a row
+    """
+    if text.isascii():
+        return text
+    marks = bytes(map(bool, map(unicodedata.combining, text)))
+    if b"\1" * (MARKS_MAX + 1) in marks:
+        raise ValueError(text)
+    return unicodedata.normalize("NFC", text)
 
 
 class BoundedString(ma.fields.String):
@@ -67,45 +106,72 @@ class BoundedList(ma.fields.List):
         return super()._deserialize(value, *args, **kwargs)
 
 
-class Text(BoundedString):
-    """Text that PostgreSQL can store: no NUL, no lone surrogate, of a limited length.
-
-    :param max_length: in characters (code points), as is ``min_length``
-    :param blank: whether it may be empty or only white space
-    :param validate: further validators
-    """
+class RawText(BoundedString):
+    """Text that PostgreSQL can store, no NUL and no lone surrogate, kept as it was sent."""
 
     default_error_messages = {
         "nul": "Must not contain the character NUL.",
         "surrogate": "Must not contain half of a surrogate pair.",
-        "blank": "Must not be blank.",
     }
+    pattern = r"^[^\x00]*$"
 
-    def __init__(
-        self,
-        *,
-        max_length: int,
-        min_length: int | None = None,
-        blank: bool = True,
-        **kwargs: Any,
-    ) -> None:
-        pattern = r"^[^\u0000]*$" if blank else rf"^[^\u0000]*[^\u0000{BLANKS}][^\u0000]*$"
-        metadata = {"pattern": pattern, **kwargs.pop("metadata", {})}
-        shortest = min_length if blank else (min_length or 1)
-        super().__init__(max_length=max_length, min_length=shortest, metadata=metadata, **kwargs)
-        self.blank = blank
+    def __init__(self, *, max_length: int, **kwargs: Any) -> None:
+        metadata = {"pattern": self.pattern, **kwargs.pop("metadata", {})}
+        super().__init__(max_length=max_length, metadata=metadata, **kwargs)
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> str:
         text = super()._deserialize(value, attr, data, **kwargs)
         if "\0" in text:
             raise self.make_error("nul")
-        if not self.blank and not re.search(NOT_BLANK, text):
-            raise self.make_error("blank")
         try:
             text.encode()
         except UnicodeEncodeError:
             raise self.make_error("surrogate") from None
         return text
+
+
+class Text(RawText):
+    """Text that people read: in normalization form C, without control characters.
+
+    :param max_length: in characters (code points), as sent and normalized; so is ``min_length``
+    :param blank: whether it may be without a visible character; if not, it is a name
+    :param validate: further validators
+    """
+
+    default_error_messages = {
+        "controls": "Must not contain control characters other than tabs and line breaks.",
+        "marks": f"Must not have more than {MARKS_MAX} combining marks in a row.",
+        "blank": "Must not be blank.",
+        "invisible": "Must have a visible character: a letter, a digit, punctuation or a symbol.",
+        "directions": "Must not contain the characters U+202A to U+202E and U+2066 to U+2069, "
+        "which change the direction of writing.",
+    }
+    pattern = f"^[^{CONTROLS}]*$"
+
+    def __init__(
+        self, *, max_length: int, min_length: int | None = None, blank: bool = True, **kwargs: Any
+    ) -> None:
+        self.blank = blank
+        if not blank:
+            min_length = 1 if min_length is None else min_length
+            character = f"[^{CONTROLS}{DIRECTIONS}]"
+            name = f"{character}*[^{CONTROLS}{DIRECTIONS}{INVISIBLE}]{character}*"
+            self.pattern = f"^{name}$" if min_length else f"^({name})?$"
+        super().__init__(max_length=max_length, min_length=min_length, **kwargs)
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> str:
+        text = super()._deserialize(value, attr, data, **kwargs)
+        if re.search(f"[{CONTROLS}]", text):
+            raise self.make_error("controls")
+        if not self.blank and not (text == "" and self.length.min == 0):
+            if not any(map(is_visible, text)):
+                raise self.make_error("invisible" if text.strip() else "blank")
+            if re.search(f"[{DIRECTIONS}]", text):
+                raise self.make_error("directions")
+        try:
+            return normalized(text)
+        except ValueError:
+            raise self.make_error("marks") from None
 
 
 class Digits(ma.fields.Integer):

@@ -167,7 +167,7 @@ def test_the_schemas_of_cleanings_say_what_is_accepted(document):
     assert schemas["Cleaning"]["properties"]["price"]["type"] == "number"
     assert schemas["CleaningCreate"]["required"] == ["name", "price"]
     assert schemas["CleaningCreate"]["properties"]["description"]["type"] == ["string", "null"]
-    assert r"\u0000" in schemas["CleaningCreate"]["properties"]["name"]["pattern"]
+    assert schemas["CleaningCreate"]["properties"]["name"]["pattern"].startswith(r"^[^\x00-\x08")
 
 
 @pytest.mark.parametrize("text", ["\0", "\0a", "a\0", " \0 "])

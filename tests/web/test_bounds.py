@@ -109,7 +109,9 @@ def unreachable(monkeypatch):
     expressions = SimpleNamespace(
         **{name: short(getattr(re, name)) for name in ("fullmatch", "search", "sub")}
     )
-    monkeypatch.setattr(unicodedata, "normalize", short(unicodedata.normalize))
+    names = ("category", "combining", "normalize")
+    characters = SimpleNamespace(**{name: short(getattr(unicodedata, name)) for name in names})
+    monkeypatch.setattr(fields, "unicodedata", characters)
     monkeypatch.setattr(schemas, "validate_email", short(schemas.validate_email))
     for module in (fields, idempotency, schemas):
         monkeypatch.setattr(module, "re", expressions)
