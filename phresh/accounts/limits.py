@@ -14,7 +14,6 @@ from sqlalchemy import (
     BigInteger,
     DateTime,
     Executable,
-    Identity,
     Index,
     Text,
     delete,
@@ -39,9 +38,13 @@ class Attempt(Base):
     __tablename__ = "attempts"
     __table_args__ = (Index(None, "key", "at"), Index(None, "at"), {"prefixes": ["UNLOGGED"]})
 
-    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    # Not set; only the previous version reads it. It had a sequence, but those of unlogged tables
+    # can be unusable on a standby that was promoted.
+    id: Mapped[int | None] = mapped_column(BigInteger)
     key: Mapped[str] = mapped_column(Text)
     at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+
+    __mapper_args__ = {"primary_key": [key, at]}  # SQLAlchemy needs one; the table has none
 
 
 class Limit(NamedTuple):
@@ -122,4 +125,4 @@ def deleted_old_attempts() -> Query:
 @query
 def _deleted_attempts(*, seconds: Value) -> Executable:
     old = Attempt.at <= func.now() - seconds * SECOND
-    return delete(Attempt).where(old).returning(Attempt.id)
+    return delete(Attempt).where(old).returning(Attempt.key)

@@ -197,6 +197,25 @@ def test_a_migration_that_was_interrupted_is_run_again(migrated, revision, noted
     assert catalog(db.engine) == before
 
 
+def test_the_previous_version_counts_attempts_on_the_new_schema(migrated):
+    """It has an id that the database sets, and that it returns."""
+    insert = "INSERT INTO attempts (key) VALUES ('k') RETURNING attempts.id"
+    delete = "DELETE FROM attempts WHERE at <= now() RETURNING attempts.id"
+    with db.engine.begin() as connection:
+        for statement in (insert, insert):
+            assert len(connection.execute(text(statement)).all()) == 1
+    with db.engine.begin() as connection:
+        assert len(connection.execute(text(delete)).all()) == 2
+
+
+def test_no_unlogged_table_has_a_sequence(migrated):
+    """A standby that is promoted may be unable to use it (fixed in PostgreSQL 17.11 and others)."""
+    unlogged = "SELECT relname, relkind FROM pg_class WHERE relpersistence = 'u'"
+    with db.engine.connect() as connection:
+        found = connection.execute(text(f"{unlogged} AND relkind IN ('r', 'S')")).all()
+    assert found == [("attempts", "r")]
+
+
 def test_a_migration_that_has_to_wait_gives_up(migrated, caplog):
     downgrade(revision="c8e27d4b9f10")
     with db.engine.connect() as other:
