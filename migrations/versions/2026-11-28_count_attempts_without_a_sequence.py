@@ -8,7 +8,7 @@ the previous version, which returns it from what it inserts and deletes.
 from alembic import op
 
 revision = "b6e04f7d1c92"
-down_revision = "d91b40c2e6a7"
+down_revision = "e4a90d6b1c37"
 branch_labels = None
 depends_on = None
 

@@ -7,9 +7,10 @@ run in the time: gevent's green threads or the threads of the operating system, 
 """
 
 import math
+import os
 import select
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cached_property
@@ -23,6 +24,8 @@ from gevent.socket import wait_read, wait_write
 from psycopg2 import extensions
 
 TOO_LATE = "The database did not respond in time."
+# Before these, the socket of a connection may change: libpq tries the next address, or without TLS.
+READY = (extensions.STATUS_READY, extensions.STATUS_BEGIN)
 LONGEST_POLL = 3600  # seconds of one wait: the system's calls take no infinity
 
 _deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)
@@ -112,7 +115,10 @@ class Waker:
 
     def __init__(self, descriptor: int) -> None:
         self._hub = gevent.get_hub()
-        self._watcher = self._hub.loop.io(descriptor, 1)  # 1: readable
+        # A copy, which only close() closes: libpq closes its socket when the connection is lost,
+        # and libev aborts the process when a descriptor that it watches is not open.
+        self._descriptor: int | None = os.dup(descriptor)
+        self._watcher = self._hub.loop.io(self._descriptor, 1)  # 1: readable
         self._timer: Any = None
         self._due = math.inf  # when the timer wakes
         self._waiting: Any = None
@@ -156,6 +162,9 @@ class Waker:
         """Stop watching."""
         self._watcher.close()
         self._stop_timer()
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 class DriverConnection(extensions.connection):
@@ -163,15 +172,21 @@ class DriverConnection(extensions.connection):
 
     @cached_property
     def waker(self) -> Waker:
-        """The waker, made once connected: before that, the socket may change."""
+        """The waker, made at the first wait once connected."""
         return Waker(self.fileno())
 
-    def close(self) -> None:
-        """Close it, or what is left of it."""
+    def close_waker(self) -> None:
+        """Close the waker, where there is one."""
         if "waker" in self.__dict__:
             self.waker.close()
             del self.waker
+
+    def close(self) -> None:
+        """Close it, or what is left of it."""
+        self.close_waker()
         super().close()
+
+    __del__ = close_waker  # of one that psycopg2 or SQLAlchemy drops without closing it
 
 
 def _wait_in_loop(connection: DriverConnection) -> None:
@@ -181,15 +196,19 @@ def _wait_in_loop(connection: DriverConnection) -> None:
 
     :raises psycopg2.OperationalError: at the deadline
     """
-    while (state := connection.poll()) != extensions.POLL_OK:
-        if (left := time_left()) <= 0:
-            raise psycopg2.OperationalError(TOO_LATE)
-        if state == extensions.POLL_READ and connection.status != extensions.STATUS_SETUP:
-            connection.waker.wait(_deadline.get())
-        else:
-            wait = wait_read if state == extensions.POLL_READ else wait_write
-            with suppress(TimeoutError):
-                wait(connection.fileno(), min(left, LONGEST_POLL))
+    try:
+        while (state := connection.poll()) != extensions.POLL_OK:
+            if (left := time_left()) <= 0:
+                raise psycopg2.OperationalError(TOO_LATE)
+            if state == extensions.POLL_READ and connection.status in READY:
+                connection.waker.wait(_deadline.get())
+            else:
+                wait = wait_read if state == extensions.POLL_READ else wait_write
+                with suppress(TimeoutError):
+                    wait(connection.fileno(), min(left, LONGEST_POLL))
+    except BaseException:
+        connection.close_waker()  # psycopg2 does not call close() when connecting fails
+        raise
 
 
 def _wait_in_thread(connection: DriverConnection) -> None:
@@ -202,29 +221,3 @@ def _wait_in_thread(connection: DriverConnection) -> None:
         readable = state == extensions.POLL_READ
         poller.register(connection.fileno(), select.POLLIN if readable else select.POLLOUT)
         poller.poll(min(left, LONGEST_POLL) * 1000)
-
-
-def connect_to_first_host(
-    connect: Callable[[dict[str, Any]], Any], parameters: dict[str, Any], seconds: float
-) -> Any:
-    """Connect to the first host that accepts, and return the connection.
-
-    libpq leaves ``connect_timeout`` to us under a wait callback: a host that is silent would take
-    all the time that the others need.
-
-    :param connect: connects with libpq's parameters
-    :param parameters: with hosts and ports separated by commas, as libpq takes them
-    :param seconds: for each host
-    :raises psycopg2.OperationalError: when the last host fails
-    """
-    hosts = parameters.get("host", "").split(",")
-    ports = str(parameters.get("port", "")).split(",")
-    for number, host in enumerate(hosts, 1):
-        port = ports[number - 1] if len(ports) > 1 else ports[0]
-        try:
-            with earlier_deadline(seconds):
-                return connect({**parameters, "host": host, "port": port})
-        except psycopg2.OperationalError:
-            if number == len(hosts):
-                raise
-    return None

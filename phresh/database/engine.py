@@ -10,8 +10,19 @@ from sqlalchemy import URL, event
 from phresh.config import ConfigError
 from phresh.database import checks, deadlines, embedded, session
 from phresh.database.base import db, migrate
-from phresh.database.deadlines import DriverConnection, connect_to_first_host, has_deadline
+from phresh.database.deadlines import DriverConnection, has_deadline
+from phresh.database.hosts import Hosts
 from phresh.database.pool import Pool
+
+# So that the system notices a host that fell silent, long before its own default of two hours: the
+# seconds of idleness until it asks, and between the times that it asks; milliseconds without an
+# acknowledgement of what was sent (https://www.postgresql.org/docs/current/libpq-connect.html).
+KEEPALIVES = {
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+}
 
 
 def init_app(app: Flask) -> None:
@@ -30,6 +41,7 @@ def init_app(app: Flask) -> None:
         "application_name": "phresh",
         "connect_timeout": str(app.config["CONNECT_TIMEOUT"]),
         "connection_factory": DriverConnection,
+        **KEEPALIVES,
     }
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {
         "max_overflow": -1,  # our pool bounds them; no deadline would bound a wait here
@@ -61,9 +73,13 @@ def _connect() -> Any:
     made = db.engine.raw_connection()
     driver: Any = made.driver_connection
     made.detach()
-    driver.autocommit = True
-    with driver.cursor() as cursor:
-        cursor.execute("SET TIME ZONE 'UTC'")  # in which times are rendered
+    try:
+        driver.autocommit = True
+        with driver.cursor() as cursor:
+            cursor.execute("SET TIME ZONE 'UTC'")  # in which times are rendered
+    except BaseException:
+        driver.close()
+        raise
     return driver
 
 
@@ -78,7 +94,7 @@ def _limited_connect(config: Mapping[str, Any]) -> Any:
         "lock_timeout": config["LOCK_TIMEOUT"],
         "idle_in_transaction_session_timeout": config["IDLE_TIMEOUT"],
     }
-    sends_limits, seconds = config["DATABASE_LIMITS"], config["CONNECT_TIMEOUT"]
+    sends_limits, hosts = config["DATABASE_LIMITS"], Hosts()
     options = [f"-c {name}={limit * 1000:.0f}" for name, limit in limits.items()]
 
     def connect(dialect: Any, _: Any, arguments: Any, parameters: dict[str, Any]) -> Any:
@@ -87,8 +103,6 @@ def _limited_connect(config: Mapping[str, Any]) -> Any:
         if sends_limits:
             given = parameters.get("options", "")
             parameters = {**parameters, "options": " ".join([given, *options]).strip()}
-        return connect_to_first_host(
-            lambda chosen: dialect.connect(*arguments, **chosen), parameters, seconds
-        )
+        return hosts.connect(lambda chosen: dialect.connect(*arguments, **chosen), parameters)
 
     return connect

@@ -10,12 +10,21 @@ from typing import Any
 import psycopg2
 from sqlalchemy.dialects.postgresql.psycopg2 import dialect
 
-from phresh.database.deadlines import DriverConnection
+from phresh.database.deadlines import DriverConnection, earlier_deadline
 from phresh.database.statements import Query
 
 DIALECT: Any = dialect(dbapi=psycopg2)
-RECYCLE = 1800  # seconds: a network may forget a connection that is older
+RECYCLE = 1800  # seconds after which a connection is replaced
+IDLE_RECYCLE = 60  # seconds without use after which it is: networks forget idle connections
+# Seconds without use after which the server has to respond first, and how long that may take. Under
+# load no connection waits for so long.
+CHECK_AFTER = 2
+CHECK_TIMEOUT = 1
 PREPARED_MAX = 200  # statements per connection: each takes memory of the server
+
+
+class RolledBackError(psycopg2.InternalError):
+    """PostgreSQL has rolled back what was to be committed."""
 
 
 class PooledConnection:
@@ -28,8 +37,7 @@ class PooledConnection:
     def __init__(self, driver: DriverConnection, *, prepares: bool) -> None:
         self.driver = driver
         self.prepares = prepares
-        self.opened_at = time.monotonic()
-        self.has_served = False  # an earlier unit of work
+        self.opened_at = self.acquired_at = self.released_at = time.monotonic()
         self.prepared: dict[str, None] = {}  # names, the oldest first
 
     def run(self, query: Query, begin: str = "") -> list[tuple[Any, ...]]:
@@ -74,11 +82,20 @@ class PooledConnection:
         try:
             if self.execute(command) != command:
                 # PostgreSQL's response to a COMMIT after an error that the view has swallowed.
-                raise psycopg2.InternalError("The transaction was rolled back.")
+                raise RolledBackError("The transaction was rolled back.")
         except psycopg2.Error:
             self.driver.close()
             if command == "COMMIT":
                 raise  # after a ROLLBACK, the error that led to it is raised already
+
+    def responds(self) -> bool:
+        """Return whether the server responds on it, within a short time."""
+        try:
+            with earlier_deadline(CHECK_TIMEOUT):
+                self.execute("SELECT 1")
+        except psycopg2.Error:
+            return False
+        return True
 
     def is_lost(self, error: psycopg2.Error) -> bool:
         """Return whether the error says that the connection is gone; psycopg2 may not know yet."""
@@ -117,8 +134,12 @@ class Pool:
         """
         connection = self._next(seconds)
         if connection is not None:
-            if time.monotonic() - connection.opened_at < RECYCLE:
-                return connection
+            now = connection.acquired_at = time.monotonic()
+            idle = now - connection.released_at
+            if idle < IDLE_RECYCLE and now - connection.opened_at < RECYCLE:
+                if idle < CHECK_AFTER or connection.responds():
+                    return connection
+                self._drop_idle(now)
             connection.driver.close()
         try:
             return PooledConnection(self._connect(), prepares=self._prepares)
@@ -151,6 +172,8 @@ class Pool:
 
     def release(self, connection: PooledConnection | None) -> None:
         """Return a connection to the pool; None for one that was lost."""
+        if connection is not None:
+            connection.released_at = time.monotonic()
         with self._lock:
             if self._waiting:
                 self._waiting.popleft().put(connection)
@@ -158,3 +181,21 @@ class Pool:
                 self._unopened += 1
             else:
                 self._idle.append(connection)
+
+    def release_lost(self, connection: PooledConnection) -> None:
+        """Return the right to open another connection instead of one that is closed.
+
+        What has closed it may have ended the idle ones too. They are closed, but for those that
+        have served since this one was acquired.
+        """
+        self._drop_idle(connection.acquired_at)
+        self.release(None)
+
+    def _drop_idle(self, since: float) -> None:
+        """Close the idle connections that have not served since a time."""
+        with self._lock:
+            dropped = [idle for idle in self._idle if idle.released_at < since]
+            self._idle = [idle for idle in self._idle if idle.released_at >= since]
+            self._unopened += len(dropped)
+        for connection in dropped:
+            connection.driver.close()

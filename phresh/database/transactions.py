@@ -14,7 +14,7 @@ from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from sqlalchemy.exc import DBAPIError
 
 from phresh.database.deadlines import has_deadline, time_left
-from phresh.database.pool import Pool, PooledConnection
+from phresh.database.pool import Pool, PooledConnection, RolledBackError
 from phresh.database.statements import Query
 
 P = ParamSpec("P")
@@ -39,7 +39,14 @@ NO_QUERY = (
 
 
 class StaleConnectionError(psycopg2.OperationalError):
-    """A connection that has served before was lost or reset since; another one may work."""
+    """A connection was lost or is of no more use; where it is an old one, a new one may work.
+
+    :param opened_at: when it was opened, in seconds of the monotonic clock
+    """
+
+    def __init__(self, message: str, opened_at: float) -> None:
+        super().__init__(message)
+        self.opened_at = opened_at
 
 
 class UnitOfWork:
@@ -65,7 +72,7 @@ class UnitOfWork:
     def run(self, query: Query) -> list[tuple[Any, ...]]:
         """Run a query and return its rows.
 
-        :raises StaleConnectionError: when the connection was lost since it last served
+        :raises StaleConnectionError: when the connection was lost
         """
         session = self.session
         if session is not None:
@@ -109,18 +116,20 @@ class UnitOfWork:
     def explain(self, error: BaseException | None) -> None:
         """Raise what an error means where that is more than the error; close a useless connection.
 
-        :raises StaleConnectionError: when another connection may work
+        :raises StaleConnectionError: when the connection was closed
         :raises RuntimeError: when a view that only reads has tried to write
         """
         connection = self._connection
         if connection is None or not isinstance(error, psycopg2.Error):
             return
+        if isinstance(error, RolledBackError):
+            return
         if self.is_read_only and self._command and error.pgcode == READ_ONLY_TRANSACTION:
             raise RuntimeError(READ_ONLY) from error
         if error.pgcode in RESET or connection.is_lost(error):
             connection.driver.close()
-            if connection.has_served:
-                raise StaleConnectionError(error.pgcode or str(error).strip()) from error
+            message = error.pgcode or str(error).strip()
+            raise StaleConnectionError(message, connection.opened_at) from error
 
     def driver(self) -> Any:
         """Return psycopg2's connection, its transaction begun."""
@@ -182,8 +191,10 @@ class UnitOfWork:
     def _release(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.has_served = True
-            self._pool.release(None if connection.driver.closed else connection)
+            if connection.driver.closed:
+                self._pool.release_lost(connection)
+            else:
+                self._pool.release(connection)
 
 
 _unit: ContextVar[UnitOfWork | None] = ContextVar("unit", default=None)
@@ -329,23 +340,25 @@ def read_only(view: Callable[P, R]) -> Callable[P, R]:
 
 
 def _with_retries(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Do the work again when it failed without a trace and may succeed.
+    """Do the work again, a few times, when it failed without a trace and may succeed.
 
-    That is so with a stale connection, as long as the pool has others; and, a few times, with
-    what transactions do to each other.
+    That is so with what transactions do to each other, and with connections that were opened before
+    the work began. One that was opened for it would not be replaced by a better one: a server that
+    only reads rejects the work on each.
     """
-    tries = 0
-    while True:
+    first = time.monotonic()
+    for tries in range(1, TRIES + 1):
         began = time.monotonic()
         try:
             return work(*args, **kwargs)
         except (psycopg2.Error, DBAPIError) as error:
             cause: Any = error.orig if isinstance(error, DBAPIError) else error
             collided = getattr(cause, "pgcode", None) in TRANSIENT
-            tries += collided
-            again = isinstance(cause, StaleConnectionError) or (collided and tries < TRIES)
+            is_old = isinstance(cause, StaleConnectionError) and cause.opened_at < first
             # Only where it can end in time, if it takes as long.
-            if not again or time_left() < time.monotonic() - began:
+            in_time = time_left() >= time.monotonic() - began
+            if not (collided or is_old) or tries == TRIES or not in_time:
                 raise
         if collided:
             time.sleep(random.uniform(0.01, 0.05) * tries)  # noqa: S311
+    raise AssertionError("unreachable")

@@ -21,13 +21,14 @@ ERRORS_MAX = 20  # of one request
 NAME_MAX = 100  # characters of an unknown name that are repeated in an error
 
 SQLSTATE_STATUS = {
+    "0A000": 503,  # feature not supported: unlogged tables, which a standby cannot read
     "22003": 422,  # numeric value out of range
     "22021": 422,  # character not in repertoire
     "22P02": 422,  # invalid text representation
     "23503": 409,  # foreign key violation
     "23505": 409,  # unique violation
     "23514": 422,  # check violation
-    "25006": 503,  # read-only transaction: a primary that was demoted
+    "25006": 503,  # read-only transaction: a standby, or a primary that was demoted
     "40001": 503,  # serialization failure
     "40P01": 503,  # deadlock
     "54000": 422,  # program limit exceeded: a value too long to index

@@ -1,25 +1,50 @@
 """The connection pool: first come, first served, and never more connections than its size."""
 
+import os
 import socket
 import threading
 import time
+from contextlib import suppress
 
 import gevent
 import psycopg2
 import pytest
 from flask import current_app
+from gevent.socket import wait_write
 from psycopg2 import extensions
 
+from phresh import create_app
 from phresh.database.deadlines import Waker, _deadline, _wait_in_loop
-from phresh.database.pool import RECYCLE, Pool
+from phresh.database.pool import CHECK_AFTER, IDLE_RECYCLE, RECYCLE, Pool
 from phresh.database.transactions import fetch_autocommit
 from tests.tools.helpers import sql_text
 from tests.tools.processes import wait_until
 
 
 class FakeDriver:
+    """A connection; once a test has set ``failure``, each statement raises that."""
+
+    failure = None
+
     def __init__(self):
         self.closed = False
+        self.sent = []
+
+    def cursor(self):
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    statusmessage = "SELECT 1"
+
+    def execute(self, statement):
+        self.sent.append(statement)
+        if self.failure is not None:
+            raise self.failure
 
     def close(self):
         self.closed = True
@@ -121,6 +146,75 @@ def test_an_old_connection_is_closed_and_replaced(monkeypatch):
     monkeypatch.setattr(time, "monotonic", lambda: later)
     assert pool.acquire(1) is not old
     assert old.driver.closed
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A function that sets the clock forward."""
+    now = time.monotonic()
+
+    def advance(seconds):
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    return advance
+
+
+def test_an_idle_connection_is_closed_and_replaced(clock):
+    pool = make_pool()
+    idle = pool.acquire(1)
+    clock(IDLE_RECYCLE * 2)  # in use
+    pool.release(idle)
+    clock(1)
+    assert pool.acquire(1) is idle
+    pool.release(idle)
+    clock(IDLE_RECYCLE)
+    assert pool.acquire(1) is not idle
+    assert idle.driver.closed
+
+
+def test_the_server_has_to_respond_on_a_connection_that_was_idle(clock):
+    pool = make_pool()
+    connection = pool.acquire(1)
+    for seconds, sent in ((CHECK_AFTER - 0.1, []), (CHECK_AFTER, ["SELECT 1"])):
+        pool.release(connection)
+        clock(seconds)
+        assert pool.acquire(1) is connection
+        assert connection.driver.sent == sent
+
+
+def test_when_one_does_not_respond_the_other_idle_connections_are_closed(clock):
+    pool = make_pool(size=4)
+    acquired = [pool.acquire(1) for _ in range(4)]
+    for connection in acquired[:3]:
+        connection.driver.failure = psycopg2.OperationalError("silence")
+        pool.release(connection)
+    clock(CHECK_AFTER)
+    new = pool.acquire(1)
+    assert new not in acquired
+    assert [connection.driver.closed for connection in acquired] == [True, True, True, False]
+    assert [len(connection.driver.sent) for connection in acquired] == [0, 0, 1, 0]
+    assert len({new, *(pool.acquire(1) for _ in range(2))}) == 3  # as many as before
+    with pytest.raises(psycopg2.OperationalError, match="No connection was free"):
+        pool.acquire(0)
+
+
+def test_when_one_is_lost_those_that_have_served_since_it_was_acquired_are_kept(clock):
+    pool = make_pool(size=3)
+    idle, serving, lost = (pool.acquire(1) for _ in range(3))
+    pool.release(idle)
+    pool.release(lost)
+    clock(1)
+    assert pool.acquire(1) is lost
+    clock(1)
+    pool.release(serving)
+    lost.driver.close()
+    pool.release_lost(lost)
+    assert idle.driver.closed
+    assert not serving.driver.closed
+    assert pool.acquire(1) is serving
+    assert len({pool.acquire(1), pool.acquire(1)} - {idle, lost}) == 2
 
 
 @pytest.fixture
@@ -235,3 +329,82 @@ def test_the_waker_of_a_connection_closed_by_psycopg2_is_closed(wakers):
     _deadline.reset(before)
     assert len(made) == 1
     assert closed == made
+
+
+AUTHENTICATED = b"R\0\0\0\x08\0\0\0\0"
+ENCODING = b"S\0\0\0\x19client_encoding\0UTF8\0"
+READY = b"Z\0\0\0\x05I"
+
+
+class FakeServer:
+    """A server that sends some messages on each connection, and then is silent or hangs up.
+
+    :param stages: what it sends after each message of the client
+    """
+
+    def __init__(self, stages, *, hangs_up):
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._stages, self._hangs_up = stages, hangs_up
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+        self.port = self._listener.getsockname()[1]
+
+    def _serve(self):
+        try:
+            while True:
+                self._connection = self._listener.accept()[0]
+                with self._connection as connection:
+                    for message in self._stages:
+                        connection.recv(1000)
+                        connection.sendall(message)
+                    connection.recv(1000)
+                    if not self._hangs_up:
+                        connection.recv(1000)  # until the client hangs up
+        except OSError:
+            pass
+
+    def close(self):
+        for end in (self._listener, self._connection):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._listener.close()
+
+
+@pytest.mark.parametrize("hangs_up", [False, True])
+@pytest.mark.parametrize(
+    "stages",
+    [
+        [],
+        [AUTHENTICATED],
+        [AUTHENTICATED + ENCODING + READY],  # then psycopg2 sets the style of dates
+        [AUTHENTICATED + ENCODING + READY, b"C\0\0\0\x08SET\0" + READY],
+    ],
+    ids=["connecting", "authenticated", "setting up", "ready"],
+)
+def test_no_waker_is_left_of_a_connection_that_fails_in_any_state(wakers, stages, hangs_up):
+    made, closed = wakers
+    server = FakeServer(stages, hangs_up=hangs_up)
+    app = create_app({"DATABASE_URL": f"postgresql://u@127.0.0.1:{server.port}/d?sslmode=disable"})
+    before = _deadline.set(time.monotonic() + 0.2)
+    with app.app_context(), pytest.raises(psycopg2.OperationalError):
+        fetch_autocommit(sql_text("SELECT 1"))
+    _deadline.reset(before)
+    server.close()
+    assert closed == made
+    assert len(made) == (len(stages[0]) > len(AUTHENTICATED) if stages else 0)
+
+
+def test_a_waker_does_not_watch_a_descriptor_that_others_may_close(socket_pair, waker):
+    """Otherwise libev aborts the process when it is told about that descriptor again."""
+    gevent.spawn(socket_pair[1].send, b"x")
+    waker.wait(time.monotonic() + 60)
+    descriptor = socket_pair[0].detach()
+    os.close(descriptor)  # as libpq does when the connection is lost
+    with suppress(OSError), gevent.Timeout(0.1, False):
+        wait_write(descriptor)
+    near_end, far_end = socket.socketpair()
+    with near_end, far_end:
+        assert near_end.fileno() == descriptor
+        wait_write(descriptor)
+    gevent.sleep(0.01)

@@ -1,14 +1,21 @@
 """How queries are sent: prepared once per connection, and again when the connection is stale."""
 
+import time
+
 import psycopg2
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import make_url, select, text
 
 from phresh import create_app
 from phresh.cleanings.models import Cleaning
 from phresh.database.base import db
+from phresh.database.pool import PooledConnection
 from phresh.database.statements import query
-from phresh.database.transactions import fetch
+from phresh.database.transactions import (
+    StaleConnectionError,
+    _with_retries,
+    fetch,
+)
 from phresh.web.blueprint import Blueprint
 from tests.tools.helpers import sql_text
 
@@ -193,3 +200,56 @@ def test_a_transaction_begins_even_if_its_first_query_fails(single_connection_ap
     single_connection_app.register_blueprint(blp)
     assert single_connection_app.test_client().post("/begin/").status_code == 500
     assert sql("SELECT count(*) FROM cleanings") == [(0,)]
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The connections that the pools have opened."""
+    opened = []
+    make = PooledConnection.__init__
+
+    def record(connection, *arguments, **options):
+        make(connection, *arguments, **options)
+        opened.append(connection)
+
+    monkeypatch.setattr(PooledConnection, "__init__", record)
+    return opened
+
+
+@pytest.mark.parametrize("is_logged_in", [False, True])
+def test_a_write_that_the_server_rejects_is_tried_on_no_more_than_one_new_connection(
+    settings, opened, anna, is_logged_in
+):
+    """Reading the token first makes a used connection of it, but not an old one."""
+    if not settings["DATABASE_LIMITS"]:
+        pytest.skip("PgBouncer refuses options")
+    url = make_url(settings["DATABASE_URL"])
+    url = url.update_query_dict({"options": "-c default_transaction_read_only=on"})
+    app = create_app(
+        {**settings, "POOL_SIZE": 1, "DATABASE_URL": url.render_as_string(hide_password=False)}
+    )
+    client = app.test_client()
+    headers = {"Authorization": f"Bearer {anna.token}"} if is_logged_in else {}
+    for has_old_connection in (False, True):
+        if has_old_connection:
+            assert client.get(PATH, headers=headers).status_code == 200
+        opened.clear()
+        response = client.post(PATH, json=NEW, headers=headers)
+        assert response.status_code == 503
+        assert response.headers["Retry-After"]
+        assert len(opened) == 1
+    assert client.get("/readyz").status_code == 503
+    with app.app_context():
+        db.engine.dispose()
+
+
+def test_stale_connections_are_replaced_three_times_at_most(single_connection_app):
+    calls = []
+
+    def work():
+        calls.append(1)
+        raise StaleConnectionError("57P01", time.monotonic() - 60)
+
+    with pytest.raises(StaleConnectionError):
+        _with_retries(work)
+    assert len(calls) == 3

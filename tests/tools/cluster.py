@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -187,6 +188,7 @@ class Proxy:
         self.port = free_port()
         self.mode = "pass"
         self.seen = 0  # connections
+        self._age = 0  # of those that pass
         self._to = port
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
@@ -211,7 +213,8 @@ class Proxy:
                     pass
             elif self.mode == "pass":
                 there, far = await asyncio.open_connection("127.0.0.1", self._to)
-                await asyncio.gather(self._pump(reader, far), self._pump(there, writer))
+                age = self._age
+                await asyncio.gather(self._pump(reader, far, age), self._pump(there, writer, age))
         except (OSError, asyncio.CancelledError):
             pass
         finally:
@@ -221,9 +224,11 @@ class Proxy:
                 end.close()
             self._links.discard(task)
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, age: int
+    ) -> None:
         while data := await source.read(65536):
-            if self.mode == "pass":
+            if self.mode == "pass" and age == self._age:
                 sink.write(data)
                 await sink.drain()
         sink.close()
@@ -231,6 +236,10 @@ class Proxy:
     async def _cut(self) -> None:
         for link in self._links:
             link.cancel()
+
+    def forget(self) -> None:
+        """Drop what comes on the connections so far, silently; pass on what comes on others."""
+        self._age += 1
 
     def reset(self) -> None:
         """Cut every connection, and those to come."""
@@ -438,3 +447,21 @@ class Phresh:
         """End it, and give the exit code."""
         self.terminate()
         return self._process.wait(40)
+
+
+class SilentHost:
+    """A port on which no connection is ever established, as of a host without power."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=0)
+        self.port = self._listener.getsockname()[1]
+        # Linux drops requests for connections while the queue of those to accept is full.
+        self._queued = [socket.socket() for _ in range(3)]
+        for client in self._queued:
+            client.setblocking(False)
+            client.connect_ex(("127.0.0.1", self.port))
+
+    def close(self) -> None:
+        """End it."""
+        for end in (*self._queued, self._listener):
+            end.close()
