@@ -99,6 +99,35 @@ def test_they_run_down_and_up_with_rows_in_every_table(migrated):
         assert connection.execute(text(names)).all() == [("Hers", None), ("A guest's", None)]
 
 
+def test_what_is_searched_becomes_composed(migrated):
+    downgrade(revision="d91b40c2e6a7")
+    twice = "\u0958"  # one character, which the normalization form C has as two
+    before = ["Zu\u0308rich", "Z\u00fcrich", "Zurich", twice * 200, twice * 100]
+    with db.engine.begin() as connection:
+        insert = text("INSERT INTO cleanings (name, description, price) VALUES (:name, :text, 1)")
+        for name in before:
+            connection.execute(insert, {"name": name, "text": None})
+        connection.execute(insert, {"name": "x", "text": "Zu\u0308rich"})
+        connection.execute(
+            text(
+                "CREATE TABLE old AS SELECT id, name, updated_at, xmin::text AS made FROM cleanings"
+            )
+        )
+    upgrade()
+    with db.engine.begin() as connection:
+        select = text("SELECT name, description FROM cleanings ORDER BY id")
+        names, texts = zip(*connection.execute(select), strict=True)
+        changed = text("""
+            SELECT old.name, old.updated_at = cleanings.updated_at FROM cleanings
+            JOIN old USING (id) WHERE old.made <> cleanings.xmin::text
+        """)
+        found = connection.execute(changed).all()
+        connection.execute(text("DROP TABLE old"))
+    assert names == ("Z\u00fcrich", *before[1:4], "\u0915\u093c" * 100, "x")
+    assert texts == (None,) * 5 + ("Z\u00fcrich",)
+    assert sorted(found) == sorted([(before[0], True), (before[4], True), ("x", True)])
+
+
 def test_they_make_what_the_models_say(migrated, make_database):
     with db.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), db.metadata) == []
