@@ -10,7 +10,8 @@ import psycopg2
 from flask import Flask, current_app, g
 from flask_smorest import abort
 from sqlalchemy.exc import DBAPIError
-from werkzeug.exceptions import HTTPException
+from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
+from werkzeug.exceptions import Conflict, HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 
 from phresh.web.app import Response
@@ -44,6 +45,12 @@ DATABASE_DETAIL = {
 }
 
 
+LOST_RACE = (
+    "Another request has changed or deleted the resource at the same time. Read it again, then "
+    "decide."
+)
+
+
 class ProblemSchema(ma.Schema):
     """Problem details (RFC 9457), the one format of every error."""
 
@@ -67,6 +74,8 @@ def init_app(app: Flask) -> None:
     """Turn errors of the database into problem documents; Flask-Smorest does so with HTTP's."""
     app.register_error_handler(psycopg2.Error, _database_response)
     app.register_error_handler(DBAPIError, _sqlalchemy_response)
+    for lost_race in (StaleDataError, ObjectDeletedError):
+        app.register_error_handler(lost_race, _lost_race_response)
 
 
 def _database_response(error: psycopg2.Error) -> Response:
@@ -77,6 +86,11 @@ def _sqlalchemy_response(error: DBAPIError) -> Response:
     if not isinstance(error.orig, psycopg2.Error):
         raise error
     return _database_response(error.orig)
+
+
+def _lost_race_response(_: Exception) -> Response:
+    """Return what it means that the row of a mapped object is gone, or is not what was loaded."""
+    return problem_response(Conflict(LOST_RACE))
 
 
 def problem_response(error: HTTPException) -> Response:

@@ -469,6 +469,28 @@ def test_an_integrity_error_that_is_not_caught_is_409(post, stored, sql, flush):
     assert stored() == ["a"]
 
 
+@pytest.mark.parametrize("when", ["flushed", "at the end", "read"])
+def test_a_row_that_another_request_has_deleted_is_409(post, stored, sql, when):
+    """A view that does not lock what it loads has lost the race, which is no defect."""
+    sql("INSERT INTO session_memos (id, text) VALUES (1, 'theirs')")
+
+    def work():
+        found = memo("theirs")
+        sql("DELETE FROM session_memos")
+        if when == "read":
+            db.session.expire(found)
+            return {"text": found.text}
+        found.text = "changed"
+        if when == "flushed":
+            db.session.flush()
+        return {}
+
+    response = post(work)
+    assert response.status_code == 409
+    assert response.json["detail"].startswith("Another request has changed or deleted")
+    assert stored() == []
+
+
 def test_an_error_that_is_swallowed_commits_nothing(app_, stored):
     def work():
         fetch(new_memo(text="a"))
