@@ -8,7 +8,7 @@ their ``updated_at`` stays. One that would be longer than its column allows is l
 from alembic import op
 
 revision = "4e7b1d92c0a6"
-down_revision = "d91b40c2e6a7"
+down_revision = "b6e04f7d1c92"
 branch_labels = None
 depends_on = None
 
