@@ -11,7 +11,7 @@ from phresh import create_app
 from phresh.database import checks
 from phresh.database.base import db
 from phresh.database.transactions import fetch_autocommit
-from phresh.operations.health import one
+from tests.tools.helpers import sql_text
 
 EVERYTHING = "SELECT, INSERT, UPDATE, DELETE"
 
@@ -184,7 +184,7 @@ def test_one_connection_of_a_process_is_checked_and_the_next_ones_are_not(settin
         assert fault(second.driver) is None
         for connection in (first, second):
             app.extensions["pool"].release(connection)
-        assert fetch_autocommit(one()) == [(1,)]
+        assert fetch_autocommit(sql_text("SELECT 1")) == [(1,)]
         db.engine.dispose()
     assert len(checked) == 1
 
