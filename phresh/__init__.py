@@ -7,6 +7,7 @@ from flask import Flask
 
 from phresh.accounts import passwords
 from phresh.accounts.views import blp as users_blp
+from phresh.cleanings import services as cleanings_services
 from phresh.cleanings.views import blp as cleanings_blp
 from phresh.cli import commands
 from phresh.config import read_settings
@@ -47,6 +48,7 @@ def create_app(settings: Mapping[str, Any] | None = None) -> Flask:
     logs.init_app(app)
     engine.init_app(app)
     passwords.init_app(app)
+    cleanings_services.init_app(app)
     converters.init_app(app)
     problems.init_app(app)
     cors.init_app(app)

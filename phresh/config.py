@@ -89,6 +89,11 @@ class SettingsSchema(Schema):
     # Whether connections keep prepared statements; not through PgBouncer in transaction mode.
     PREPARED_STATEMENTS = fields.Boolean(load_default=True)
 
+    # Searches that a worker runs at once, by default 2 but no more than half of its connections;
+    # seconds that each of them may take, and may wait for its turn.
+    SEARCHES_AT_ONCE = fields.Integer(load_default=None, validate=validate.Range(1, 10_000))
+    SEARCH_TIMEOUT = fields.Float(load_default=1, validate=DURATION)
+
     # Whether guests may post.
     GUEST_POSTING = fields.Boolean(load_default=True)
     # Seconds for which a token is valid.
@@ -143,6 +148,9 @@ class SettingsSchema(Schema):
                 raise ValidationError(f"Must be less than {longer}.", shorter)
         if settings["POOL_TIMEOUT"] >= settings["DATABASE_TIMEOUT"]:
             raise ValidationError("Must be less than DATABASE_TIMEOUT.", "POOL_TIMEOUT")
+        # Otherwise nothing is left for other requests.
+        if (settings["SEARCHES_AT_ONCE"] or 1) > max(1, settings["POOL_SIZE"] - 1):
+            raise ValidationError("Must be 1, or less than POOL_SIZE.", "SEARCHES_AT_ONCE")
         if settings["ARGON2_MEMORY_COST"] < 8 * settings["ARGON2_PARALLELISM"]:
             raise ValidationError("Must be 8 times ARGON2_PARALLELISM.", "ARGON2_MEMORY_COST")
 
@@ -168,6 +176,8 @@ def read_settings(settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
         raise ConfigError(
             "; ".join(f"{name}: {_first(why)}" for name, why in error.normalized_messages().items())
         ) from None
+    half = max(1, loaded["POOL_SIZE"] // 2)
+    loaded["SEARCHES_AT_ONCE"] = loaded["SEARCHES_AT_ONCE"] or min(2, half)
     loaded["SQLALCHEMY_DATABASE_URI"] = configured_url(loaded)
     loaded["MIGRATION_DATABASE_URI"] = None
     if loaded["MIGRATION_DATABASE_URL"]:

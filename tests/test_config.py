@@ -233,3 +233,21 @@ def test_an_app_without_any_database_is_rejected(environment):
     environment.setattr("phresh.database.embedded.PACKAGE", "not-installed")
     with pytest.raises(ConfigError, match="DATABASE_URL"):
         create_app()
+
+
+@pytest.mark.parametrize(
+    ("pool", "asked", "expected"),
+    [("10", "", 2), ("4", "", 2), ("3", "", 1), ("1", "", 1), ("3", "2", 2), ("1", "1", 1)],
+)
+def test_searches_leave_connections_for_other_requests(environment, pool, asked, expected):
+    environment.setenv("POOL_SIZE", pool)
+    environment.setenv("SEARCHES_AT_ONCE", asked)
+    assert read_settings()["SEARCHES_AT_ONCE"] == expected
+
+
+@pytest.mark.parametrize(("pool", "asked"), [("10", "10"), ("10", "0"), ("1", "2")])
+def test_searches_cannot_take_every_connection(environment, pool, asked):
+    environment.setenv("POOL_SIZE", pool)
+    environment.setenv("SEARCHES_AT_ONCE", asked)
+    with pytest.raises(ConfigError, match=r"^SEARCHES_AT_ONCE: "):
+        read_settings()

@@ -1,18 +1,18 @@
 """Hashing passwords."""
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import gevent
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
 from flask import Flask, current_app
-from flask_smorest import abort
 from gevent import monkey
 
 from phresh.database.deadlines import paused_deadline
+from phresh.web.turns import Turns
+
+TOO_MANY = "Too many passwords to check. Try again soon."
 
 
 def init_app(app: Flask) -> None:
@@ -23,37 +23,20 @@ def init_app(app: Flask) -> None:
             app.config["ARGON2_MEMORY_COST"],
             app.config["ARGON2_PARALLELISM"],
         ),
-        at_once=app.config["HASHES_AT_ONCE"],
-        seconds=app.config["HASH_TIMEOUT"],
+        Turns(app.config["HASHES_AT_ONCE"], app.config["HASH_TIMEOUT"], TOO_MANY),
     )
 
 
 class Passwords:
     """Hashes passwords with Argon2id (RFC 9106), few at once: each takes time and memory.
 
-    :param at_once: how many at once
-    :param seconds: how long to wait for a turn
+    :param turns: what calls :meth:`hash` and :meth:`verify` is to have a turn
     """
 
-    def __init__(self, hasher: PasswordHasher, *, at_once: int, seconds: float) -> None:
+    def __init__(self, hasher: PasswordHasher, turns: Turns) -> None:
         self._hasher = hasher
-        self._turns = threading.BoundedSemaphore(at_once)
-        self._seconds = seconds
-
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Wait for a turn, in which :meth:`hash` and :meth:`verify` may be called.
-
-        Respond 503 when there is none in time.
-        """
-        with paused_deadline():
-            has_turn = self._turns.acquire(timeout=self._seconds)
-        if not has_turn:
-            abort(503, message="Too many passwords to check. Try again soon.")
-        try:
-            yield
-        finally:
-            self._turns.release()
+        self.turns = turns
+        self.turn = turns.turn
 
     def hash(self, password: str) -> str:
         """Return the hash of a password, with its parameters and salt."""

@@ -1,7 +1,7 @@
 """The queries on cleanings. Their rows are representations as JSON text."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -16,12 +16,18 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.orm import aliased
 
 from phresh.accounts.models import User
 from phresh.accounts.queries import has_username, public_user
-from phresh.cleanings.models import Cleaning, is_word_character
-from phresh.database.statements import Query, Value, parameter, query, row_json
+from phresh.cleanings.models import (
+    CLEANING_TYPES,
+    PRICE_MAX,
+    SEARCHED,
+    WORDS_MAX,
+    Cleaning,
+    is_word_character,
+)
+from phresh.database.statements import Query, Value, query, row_json
 from phresh.web.pages import Page
 
 Conditions = Sequence[ColumnElement[bool]]
@@ -32,104 +38,135 @@ Conditions = Sequence[ColumnElement[bool]]
 # rare word for a common one.
 NEARBY = 5_000
 
+# The values of filters that every row passes; no client can send them.
+ANY = {"price_min": -1, "price_max": -1, "status": "", "owner": ""}
+ANY_PRICE: dict[str, Any] = {"price_min": Decimal(0), "price_max": PRICE_MAX}
+
 FIXED = ("cleaning_type", "price")  # once it is taken
 
 
-def rendered_columns(cleaning: Any) -> list[ColumnElement[Any]]:
-    """Return the columns of a cleaning's representation, of the table or of a subquery."""
-    names = ("id", "name", "description", "cleaning_type", "price", "status")
-    columns = [getattr(cleaning, name) for name in names]
-    owner = public_user(cleaning.owner_id).label("owner")
-    return [*columns, owner, cleaning.created_at, cleaning.updated_at]
-
-
-def _rendered(cleaning: Any) -> ColumnElement[str]:
-    return row_json(*rendered_columns(cleaning)).label("json")
-
-
-RENDERED = _rendered(Cleaning)
+# Of a cleaning's representation.
+COLUMNS = (
+    *(Cleaning.id, Cleaning.name, Cleaning.description, Cleaning.cleaning_type, Cleaning.price),
+    *(Cleaning.status, public_user(Cleaning.owner_id).label("owner")),
+    *(Cleaning.created_at, Cleaning.updated_at),
+)
+RENDERED = row_json(*COLUMNS).label("json")
 
 
 def cleaning_page(
-    page: Page, cleaning_type: Sequence[str] = (), q: str = "", **values: Decimal | str
+    page: Page, cleaning_type: Sequence[str] = (), q: str = "", **filters: Any
 ) -> Query:
-    """Select the page of the cleanings that pass every filter."""
-    kinds = {f"kind_{i}": kind for i, kind in enumerate(sorted(set(cleaning_type)))}
-    words = [_patterns(word) for word in q.split()]
-    patterns = {
-        f"word_{i}_{j}": text for i, word in enumerate(words) for j, text in enumerate(word)
-    }
-    shape = (page, tuple(kinds), tuple(map(len, words)))
-    return _cleaning_page(*shape, **values, **kinds, **patterns, **page.values)
+    """Select the page of the cleanings that pass every filter.
+
+    Clients choose among 68 statements: none of their values is in one.
+    """
+    types = sorted(set(cleaning_type))
+    if len(types) == len(CLEANING_TYPES):
+        types = []
+    if q:
+        return _search(page, types, q.split(), filters)
+    values = {**{f"kind_{i}": kind for i, kind in enumerate(types)}, **page.values}
+    in_order = set()
+    if page.order.begins_with("price"):
+        in_order = ANY_PRICE.keys() | (set() if types else {"status"})
+    if filters.keys() <= in_order and (in_order or not types):
+        prices = ANY_PRICE if filters.keys() & ANY_PRICE.keys() else {}
+        return _page_in_order(page, len(types), **prices | filters, **values)
+    return _filtered_page(page, len(types), **ANY | filters, **values)
 
 
 @query
-def _cleaning_page(
-    page: Page, kinds: Sequence[str], words: Sequence[int], **values: Any
-) -> Executable:
-    """Select the page for that many kinds, and words of that many patterns."""
+def _page_in_order(page: Page, count: int, **values: Value) -> Executable:
+    """Select the page for so many types, or for all; an index has the rows in order."""
     conditions = []
     if "price_min" in values:
-        conditions.append(Cleaning.price >= values["price_min"])
-    if "price_max" in values:
-        conditions.append(Cleaning.price <= values["price_max"])
+        conditions.append(Cleaning.price.between(values["price_min"], values["price_max"]))
     if "status" in values:
         conditions.append(Cleaning.status == values["status"])
-    if "owner" in values:
-        owner = select(User.id).where(has_username(values["owner"])).scalar_subquery()
-        conditions.append(Cleaning.owner_id == owner)
-    # The best plan depends on how rare a word is; and on how rare a type or a price range is, where
-    # the order is not that of the index which has them.
-    is_by_price = page.order.begins_with("price")
-    by_values = bool(
-        words or ((kinds or conditions) and not is_by_price) or (kinds and "status" in values)
-    )
+    return page.cut(_part_of_types(page, conditions, count, values))
+
+
+@query
+def _filtered_page(page: Page, count: int, **values: Value) -> Executable:
+    """Select the same with all filters; how rare their values are decides the plan."""
+    part = _part_of_types(page, _pass_filters(values), count, values)
+    return page.cut(part).execution_options(plan_by_values=True)
+
+
+def _part_of_types(
+    page: Page, conditions: Conditions, count: int, values: Mapping[str, Value]
+) -> Select[Any]:
     # An index has the rows of one type in order, but not those of two.
-    parts = [[*conditions, Cleaning.cleaning_type == values[kind]] for kind in kinds]
-    pages = [
-        _page_with_words(page, part, words)
-        if words
-        else page.apply(select(RENDERED).where(*part), Cleaning)
-        for part in parts or [conditions]
-    ]
-    return page.merged(pages).execution_options(plan_by_values=by_values)
+    types = [[Cleaning.cleaning_type == values[f"kind_{i}"]] for i in range(count)] or [[]]
+    parts = [page.part(select(RENDERED).where(*conditions, *each), Cleaning) for each in types]
+    return page.merged(parts)
 
 
-def _page_with_words(page: Page, conditions: Conditions, words: Sequence[int]) -> Select[Any]:
+def _pass_filters(values: Mapping[str, Value]) -> list[ColumnElement[bool]]:
+    """Return the conditions of all filters. The planner drops those that every row passes."""
+    username = select(User.id).where(has_username(values["owner"])).scalar_subquery()
+    conditions = {
+        "price_min": Cleaning.price >= values["price_min"],
+        "price_max": Cleaning.price <= values["price_max"],
+        "status": Cleaning.status == values["status"],
+        "owner": Cleaning.owner_id == username,
+    }
+    return [or_(values[name] == ANY[name], passed) for name, passed in conditions.items()]
+
+
+def _search(
+    page: Page, types: Sequence[str], words: Sequence[str], filters: Mapping[str, Any]
+) -> Query:
+    kinds = {"kind_0": types[0], "kind_1": types[-1]} if types else {"kind_0": "", "kind_1": ""}
+    missing = [""] * (WORDS_MAX - len(words))
+    patterns = {f"word_{i}": word for i, word in enumerate([*map(_pattern, words), *missing])}
+    values = {**ANY, **filters, **kinds, **patterns, **page.values}
+    return _searched_page(page, **values, nearby=NEARBY)
+
+
+@query
+def _searched_page(page: Page, **values: Value) -> Executable:
     """Search nearby rows; where they do not fill the page, sort all rows that have the words."""
-    nearby = page.after_cursor(select(Cleaning).where(*conditions), Cleaning)
-    near = aliased(Cleaning, page.first(nearby, Cleaning, NEARBY).subquery())
-    read = select(_rendered(near), *page.order.columns(near)).where(*_have_words(near, words))
-    filled = page.first(read, near, page.fetch_limit).cte()
-    is_full = select(func.count()).select_from(filled).scalar_subquery() == page.fetch_limit
+    kinds = (values["kind_0"], values["kind_1"])
+    is_of_type = or_(kinds[0] == "", *(Cleaning.cleaning_type == kind for kind in kinds))
+    conditions = [*_pass_filters(values), is_of_type]
+    patterns = [values[f"word_{i}"] for i in range(WORDS_MAX)]
 
-    keys = select(*page.order.columns(Cleaning)).where(*conditions, *_have_words(Cleaning, words))
+    keys = page.order.columns(Cleaning)
+    all_nearby = select(*keys, SEARCHED.label("searched")).where(*conditions)
+    nearby = page.first(
+        page.after_cursor(all_nearby, Cleaning), Cleaning, values["nearby"]
+    ).subquery()
+    matching = select(*page.order.columns(nearby.c)).where(*_match(nearby.c.searched, patterns))
+    filled = page.first(matching, nearby.c, values["fetch_limit"]).cte()
+    is_full = select(func.count()).select_from(filled).scalar_subquery() == values["fetch_limit"]
+
+    everywhere = select(*keys).where(*conditions, *_match(SEARCHED, patterns))
     # Materialized: else the planner may read in order all the same.
-    found = page.after_cursor(keys, Cleaning).cte().prefix_with("MATERIALIZED")
-    first = page.first(select(found).where(~is_full), found.c, page.fetch_limit).subquery()
-    rest = select(RENDERED, *page.order.columns(Cleaning)).join(first, first.c.id == Cleaning.id)
-    return page.merged([select(filled).where(is_full), rest])
+    found = page.after_cursor(everywhere, Cleaning).cte().prefix_with("MATERIALIZED")
+    rest = page.first(select(found).where(~is_full), found.c, values["fetch_limit"])
+
+    # Rendered only once it is known which rows are on the page.
+    ids = page.merged([select(filled).where(is_full), rest]).subquery().c
+    rendered = select(RENDERED, *keys).where(Cleaning.id == ids.id)
+    return page.cut(page.first(rendered, ids)).execution_options(plan_by_values=True)
 
 
-def _have_words(cleaning: Any, words: Sequence[int]) -> list[ColumnElement[bool]]:
-    columns = (cleaning.name, cleaning.description)
-    return [
-        or_(*(column.ilike(parameter(f"word_{i}_{j}")) for column in columns for j in range(count)))
-        for i, count in enumerate(words)
-    ]
+def _match(searched: Any, patterns: Sequence[Value]) -> list[ColumnElement[bool]]:
+    return [or_(pattern == "", searched.like(func.lower(pattern))) for pattern in patterns]
 
 
-def _patterns(word: str) -> list[str]:
-    """Return the LIKE patterns of a text that has the word, of which one must match.
+def _pattern(word: str) -> str:
+    """Return the LIKE pattern of a searched text (``SEARCHED``) that has the word.
 
     The index finds words by three letters or digits in a row, and by how words start. A shorter
-    word is found only where a word starts: at the beginning, or after a character given here.
+    word is found only where a word starts.
     """
-    escaped = re.sub(r"([\\%_])", r"\\\1", word)
+    escaped = re.sub(r"[\\%_]", r"\\\g<0>", word.replace("(", "( "))
     runs = "".join(character if is_word_character(character) else " " for character in word)
     anywhere = any(len(run) >= 3 for run in runs.split())
-    starts = ("%",) if anywhere else ("", "% ", "%\n", "%(")
-    return [f"{start}{escaped}%" for start in starts]
+    return f"%{escaped}%" if anywhere else f"% {escaped}%"
 
 
 @query

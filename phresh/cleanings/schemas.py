@@ -13,10 +13,12 @@ from phresh.cleanings.models import (
     NAME_MAX,
     ORDERS,
     PRICE_MAX,
+    SEARCHED_MAX,
     STATUSES,
+    WORDS_MAX,
     is_word_character,
 )
-from phresh.web.fields import BoundedList, Text
+from phresh.web.fields import CONTROLS, DIRECTIONS, INVISIBLE, BoundedList, Text
 from phresh.web.pages import PageSchema
 
 CENT = Decimal("0.01")
@@ -98,6 +100,12 @@ class CleaningUpdateSchema(Schema):
     price = Price()
 
 
+SPACES = r"\t\n\r \xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # between words
+IN_WORD = f"[^{CONTROLS}{DIRECTIONS}{SPACES}]*"
+WORD = f"{IN_WORD}[^{CONTROLS}{DIRECTIONS}{INVISIBLE}]{IN_WORD}"
+WORDS = f"^[{SPACES}]*{WORD}([{SPACES}]+{WORD}){{0,{WORDS_MAX - 1}}}[{SPACES}]*$"
+
+
 class CleaningListSchema(PageSchema):
     """The filters, the sort order and the page of a list of cleanings."""
 
@@ -116,13 +124,18 @@ class CleaningListSchema(PageSchema):
         max_length=100,
         blank=False,
         metadata={
-            "description": "All words must occur in name or description, also inside longer words. "
-            "Words of one or two characters match only at the start of a word."
+            "description": f"At most {WORDS_MAX} words. All of them must occur in the name or in "
+            f"the first {SEARCHED_MAX} characters of the description, also inside longer words. "
+            "Words of one or two characters match only at the start of a word.",
+            "pattern": WORDS,
         },
     )
     sort = fields.String(load_default="-id", validate=validate.OneOf(ORDERS))
 
     @validates("q")
     def _check_words(self, q: str, **_: Any) -> None:
-        if not all(any(map(is_word_character, word)) for word in q.split()):
+        words = q.split()
+        if len(words) > WORDS_MAX:
+            raise ValidationError(f"Must have at most {WORDS_MAX} words.")
+        if not all(any(map(is_word_character, word)) for word in words):
             raise ValidationError("Each word must have a letter or a digit.")

@@ -14,7 +14,7 @@ from phresh.accounts.tokens import (
     login_to_post,
     reject_token,
 )
-from phresh.cleanings import queries
+from phresh.cleanings import queries, services
 from phresh.cleanings.schemas import (
     CleaningCreateSchema,
     CleaningListSchema,
@@ -36,9 +36,15 @@ blp = Blueprint("cleanings", __name__, url_prefix="/api/cleanings", description=
 @blp.arguments(CleaningListSchema, location="query")
 @blp.response(200, CleaningSchema(many=True), headers=LINK)
 def list_cleanings(query: dict[str, Any]) -> tuple[str, dict[str, str]]:
-    """List cleanings, newest first"""
+    """List cleanings, newest first
+
+    With `q` it is a search. A search that takes too long, and one of too many at once, gets 503
+    with `Retry-After`.
+    """
     page: Page = query.pop("page")
-    return page.respond(fetch(queries.cleaning_page(page, **query)))
+    if "q" in query:
+        return services.search(page, query)
+    return page.respond(queries.cleaning_page(page, **query))
 
 
 @blp.post("/")

@@ -85,6 +85,7 @@ class _Compiler(_SQLAlchemyCompiler):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self.compared: set[str] = set()  # the parameters that stand beside = or <>
+        self.is_dml = False  # whether it writes, also in a CTE
         self.defaults: list[Any] = []
         self.onupdates: list[Any] = []
         super().__init__(*arguments, **options)
@@ -110,6 +111,24 @@ class _Compiler(_SQLAlchemyCompiler):
         values: Any = right._clone(maintain_key=True)
         values.expanding, values.type = False, _Values(left.type, right._orig_key.lstrip("_"))
         return form.format(self.process(left, **options), self.process(values, **options))
+
+    def visit_insert(self, statement: Any, *arguments: Any, **options: Any) -> str:
+        """Render an INSERT, and note that the statement writes."""
+        self.is_dml = True
+        rendered: str = super().visit_insert(statement, *arguments, **options)
+        return rendered
+
+    def visit_update(self, statement: Any, *arguments: Any, **options: Any) -> str:
+        """Render an UPDATE."""
+        self.is_dml = True
+        rendered: str = super().visit_update(statement, *arguments, **options)
+        return rendered
+
+    def visit_delete(self, statement: Any, *arguments: Any, **options: Any) -> str:
+        """Render a DELETE."""
+        self.is_dml = True
+        rendered: str = super().visit_delete(statement, *arguments, **options)
+        return rendered
 
     def visit_binary(self, binary: Any, *arguments: Any, **options: Any) -> str:
         """Render an expression, and note parameters that would compare with NULL for None."""

@@ -17,17 +17,19 @@ from sqlalchemy import (
     Executable,
     Text,
     TextClause,
-    UpdateBase,
     cast,
     func,
 )
 from sqlalchemy import literal_column as literal
-from sqlalchemy.sql import visitors
 
 from phresh.database.compiler import DIALECT, Converter, Dialect, Parameter, array_text
 
 # For the caller of a query, a value; for the function that makes its statement, a parameter.
 Value = Any
+
+# Statements of a function that are kept. To make one can take 30 ms, in which its worker does
+# nothing else: so there must be few, and no value that a client chooses may decide which.
+STATEMENTS_MAX = 100
 
 NOT_KNOWN = (
     "{}() tests a value that is passed by keyword, which is not known when the statement is made: "
@@ -52,7 +54,7 @@ class Statement:
             )
         self.text, self.names = str(plain), plain.positiontup or []
         self.is_text = isinstance(executable, TextClause)  # it may do anything
-        self.is_dml = any(isinstance(part, UpdateBase) for part in visitors.iterate(executable))
+        self.is_dml = plain.is_dml
         self.compared: set[str] = plain.compared
         self.defaults = _python_defaults(plain)
         values = {name for bind, name in plain.bind_names.items() if isinstance(bind, Parameter)}
@@ -190,7 +192,8 @@ def query(make: Callable[..., Executable]) -> Callable[..., Query]:
     """Turn a function that makes a statement into one that makes it once and adds values each time.
 
     What is passed by keyword is a value: the function receives a parameter of the statement for
-    it. What is passed by position decides the shape of the statement, and must be hashable.
+    it. What is passed by position decides the shape of the statement, and must be hashable. At most
+    ``STATEMENTS_MAX`` shapes are kept: none may depend on what a client can choose at will.
 
     A value of None that is compared with ``==`` or ``!=`` makes a statement of its own, with
     ``IS NULL``, as in SQLAlchemy.
@@ -198,7 +201,7 @@ def query(make: Callable[..., Executable]) -> Callable[..., Query]:
     :raises TypeError: by the function that it returns, for a statement that it can't make
     """
 
-    @lru_cache(maxsize=100)
+    @lru_cache(maxsize=STATEMENTS_MAX)
     def statement(names: tuple[str, ...], nulls: tuple[str, ...], *parts: Any) -> Statement:
         values = {name: None if name in nulls else parameter(name) for name in names}
         try:

@@ -90,13 +90,15 @@ class UnitOfWork:
             session.expire_all()
         return rows
 
-    def run_alone(self, query: Query) -> list[tuple[Any, ...]]:
+    def run_alone(self, query: Query, before: str = "") -> list[tuple[Any, ...]]:
         """Run a query outside of the transaction of a view that only reads, and keep its effects.
 
         On the same connection: a second one might not be free until this one is returned.
+
+        :param before: what to send before it, in the same message
         """
         self.end("COMMIT")
-        command, self._command, self._begin = self._command, "", ""
+        command, self._command, self._begin = self._command, before, before
         try:
             return self.run(query)
         finally:
@@ -297,8 +299,23 @@ def fetch_autocommit(query: Query) -> list[tuple[Any, ...]]:
     return _with_retries(_run_alone, query)
 
 
-def _run_alone(query: Query) -> list[tuple[Any, ...]]:
-    with UnitOfWork(None) as unit:
+def fetch_within(seconds: float, query: Query) -> list[tuple[Any, ...]]:
+    """Run a query that only reads, outside of any transaction, for so long at most.
+
+    :param seconds: instead of ``STATEMENT_TIMEOUT``
+    :raises psycopg2.errors.QueryCanceled: when it takes longer
+    """
+    unit = _unit.get()
+    # PostgreSQL runs what comes in one message as one transaction, if nothing in it says otherwise
+    # (https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-MULTI-STATEMENT).
+    limit = f"SET LOCAL statement_timeout = {max(1, round(seconds * 1000))}"
+    if unit is not None and unit.is_read_only:
+        return _with_retries(unit.run_alone, query, f"{limit}; ")
+    return _with_retries(_run_alone, query, limit)
+
+
+def _run_alone(query: Query, begin: str | None = None) -> list[tuple[Any, ...]]:
+    with UnitOfWork(begin) as unit:
         return unit.run(query)
 
 

@@ -55,7 +55,7 @@ def create_evaluation(
 def list_evaluations(query: dict[str, Any], username: str) -> tuple[str, dict[str, str]]:
     """List a user's evaluations, newest first"""
     page: Page = query["page"]
-    return page.respond(fetch(queries.evaluation_page(page, _id_of(username))))
+    return page.respond(queries.evaluation_page(page, _id_of(username)))
 
 
 @blp.get("/<id:cleaning_id>/")

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Executable, Select, Text, literal_column, select
 
 from phresh.cleanings.models import CHANGED, Cleaning
-from phresh.cleanings.queries import rendered_columns
+from phresh.cleanings.queries import COLUMNS
 from phresh.database.statements import Query, Value, query, row_json
 from phresh.web.pages import Page
 
@@ -22,11 +22,11 @@ def _event_page(page: Page, **_: Value) -> Executable:
     changed = _events(page, "is_update", Cleaning.updated_at).where(CHANGED)
     # Rendered only once it is known which events are on the page.
     events = page.merged([posted, changed]).subquery().c
-    columns = (*rendered_columns(Cleaning), events.event_type, events.event_timestamp)
+    columns = (*COLUMNS, events.event_type, events.event_timestamp)
     rendered = select(row_json(*columns), *page.order.columns(events))
-    return page.first(rendered.where(Cleaning.id == events.id), events, page.fetch_limit)
+    return page.cut(page.first(rendered.where(Cleaning.id == events.id), events))
 
 
 def _events(page: Page, event_type: str, time: Any) -> Select[Any]:
     kind = literal_column(f"'{event_type}'", Text).label("event_type")
-    return page.apply(select(kind), SimpleNamespace(event_timestamp=time, id=Cleaning.id))
+    return page.part(select(kind), SimpleNamespace(event_timestamp=time, id=Cleaning.id))

@@ -3,7 +3,6 @@
 from typing import Any
 
 from phresh.accounts.tokens import login_not_required
-from phresh.database.transactions import fetch
 from phresh.feed import queries
 from phresh.feed.schemas import EventSchema, FeedSchema
 from phresh.web.blueprint import Blueprint
@@ -23,4 +22,4 @@ def list_events(query: dict[str, Any]) -> tuple[str, dict[str, str]]:
     changed.
     """
     page: Page = query["page"]
-    return page.respond(fetch(queries.event_page(page)))
+    return page.respond(queries.event_page(page))

@@ -5,7 +5,6 @@ from typing import Any
 from flask_smorest import abort
 
 from phresh.accounts.tokens import current_account, login_required
-from phresh.database.transactions import fetch
 from phresh.offers import queries, services
 from phresh.offers.schemas import (
     MyOfferListSchema,
@@ -57,10 +56,10 @@ def list_offers(query: dict[str, Any], cleaning_id: int) -> tuple[str, dict[str,
     """List the offers on your cleaning, newest first"""
     page: Page = query["page"]
     of = {"cleaning_id": cleaning_id, "owner_id": current_account().user_id}
-    rows = fetch(queries.offer_page(page, **of))
-    if not rows and not _owns(cleaning_id):
+    text, link = page.respond(queries.offer_page(page, **of))
+    if text == "[]" and not _owns(cleaning_id):
         abort(403, message="Only the owner can see all offers on a cleaning.")
-    return page.respond(rows)
+    return text, link
 
 
 @blp.get(ONE)
@@ -127,7 +126,7 @@ def list_my_offers(query: dict[str, Any]) -> tuple[str, dict[str, str]]:
     """List your offers, newest first"""
     page: Page = query.pop("page")
     user_id = current_account().user_id
-    return page.respond(fetch(queries.offer_page(page, user_id=user_id, **query)))
+    return page.respond(queries.offer_page(page, user_id=user_id, **query))
 
 
 def _owns(cleaning_id: int) -> bool:

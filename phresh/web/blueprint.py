@@ -194,7 +194,7 @@ class Blueprint(flask_smorest.Blueprint):
         """
         raise TypeError(
             "blp.paginate is not available: lists are keyset pages. Derive the query schema from "
-            "PageSchema (phresh/web/pages.py) and return page.respond(rows)."
+            "PageSchema (phresh/web/pages.py) and return page.respond(query)."
         )
 
 

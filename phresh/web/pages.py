@@ -18,18 +18,26 @@ from flask import request
 from sqlalchemy import (
     ColumnElement,
     Select,
+    Text,
+    case,
+    cast,
+    func,
     literal_column,
     select,
     tuple_,
     union_all,
 )
 
-from phresh.database.statements import parameter
+from phresh.database.statements import Query, parameter
+from phresh.database.transactions import fetch
 from phresh.web.fields import INTEGER_MAX, BoundedString, Digits
 
-LINK = {"Link": {"description": "URL of the next page (RFC 8288)", "schema": {"type": "string"}}}
-
+LIMIT_MAX = 100  # rows of a page
+PAGE_MAX = 256 * 1024  # bytes of a page that has more than one row
+FETCH_MAX = 4 * PAGE_MAX  # bytes of rows that the database sends for a page
 CURSOR_MAX = 200  # characters
+
+LINK = {"Link": {"description": "URL of the next page (RFC 8288)", "schema": {"type": "string"}}}
 
 # The form of a key's value in a cursor, and what parses it: times in UTC, as in responses.
 CURSOR_FORMS: dict[type, tuple[str, Callable[[str], Any]]] = {
@@ -37,6 +45,9 @@ CURSOR_FORMS: dict[type, tuple[str, Callable[[str], Any]]] = {
     Decimal: (r"[0-9]{1,8}\.[0-9]{2}", Decimal),
     datetime: (r"[0-9-]{10}T[0-9:]{8}(?:\.[0-9]{6})?\+00:00", datetime.fromisoformat),
 }
+
+
+FIRST: ColumnElement[Any] = literal_column(str(LIMIT_MAX + 1))  # rows: see Page.first()
 
 
 @dataclass(frozen=True)
@@ -69,14 +80,17 @@ NEWEST_FIRST = {"-id": Order((("id", int),), descending=True)}
 
 @dataclass(frozen=True)
 class Page:
-    """A requested page: so many rows in that order, from the first or after a cursor.
+    """A requested page: so many rows in that order at most, from the first or after a cursor.
 
-    It decides the shape of a statement; the cursor does not, but is among the statement's values.
+    The order, and whether there is a cursor, decide the shape of a statement. The cursor and the
+    limit do not: they are among the statement's values.
+
+    A page ends early, before the row with which it would exceed ``PAGE_MAX`` bytes.
     """
 
     name: str
     order: Order
-    limit: int
+    limit: int = field(compare=False)
     is_first: bool = True
     after: tuple[Any, ...] = field(default=(), compare=False)
 
@@ -89,57 +103,107 @@ class Page:
         return Page(self.name, self.order, self.limit, False, values)
 
     @property
-    def fetch_limit(self) -> int:
-        """The number of rows to fetch: one more than the limit, which tells of a next page."""
-        return self.limit + 1
-
-    @property
     def values(self) -> dict[str, Any]:
-        """The values of the cursor, which a statement of the page is run with."""
-        return {f"after_{number}": value for number, value in enumerate(self.after)}
+        """The values with which a statement of the page is run, by name."""
+        count = self.limit + 1  # one more, which tells of a next page
+        cursor = {f"after_{number}": value for number, value in enumerate(self.after)}
+        return {"fetch_limit": count, "row_max": FETCH_MAX // count, **cursor}
 
     def apply(self, statement: Select[Any], source: Any) -> Select[Any]:
-        """Return the statement narrowed to the rows of the page, with their keys added.
+        """Return the statement of a page: of the rows that a statement selects as JSON text.
 
         :param source: the model or subquery that has the keys
         """
+        return self.cut(self.part(statement, source))
+
+    def part(self, statement: Select[Any], source: Any) -> Select[Any]:
+        """Return the first rows after the cursor, with their keys: a page, or one of its parts."""
         columns = zip(self.order.columns(source), self.order.names, strict=True)
         keyed = statement.add_columns(*(column.label(key) for column, key in columns))
-        return self.first(self.after_cursor(keyed, source), source, self.fetch_limit)
+        return self.first(self.after_cursor(keyed, source), source)
 
     def after_cursor(self, statement: Select[Any], source: Any) -> Select[Any]:
         """Return the statement narrowed to what comes after the cursor."""
         if self.is_first:
             return statement
         keys = tuple_(*self.order.columns(source))
-        cursor = tuple_(*(parameter(name) for name in self.values))
+        cursor = tuple_(*(parameter(f"after_{number}") for number in range(len(self.order.keys))))
         return statement.where(keys < cursor if self.order.descending else keys > cursor)
 
-    def first(self, statement: Select[Any], source: Any, count: int) -> Select[Any]:
-        """Return the statement narrowed to its first rows in the order."""
+    def first(self, statement: Select[Any], source: Any, count: Any = FIRST) -> Select[Any]:
+        """Return the statement narrowed to its first rows in the order.
+
+        :param count: a number by default, because for a parameter of a prepared statement the
+            planner assumes a tenth of the table
+        """
         columns = self.order.columns(source)
         by = [column.desc() for column in columns] if self.order.descending else columns
-        # The number itself: for a parameter, the planner assumes a tenth of the table.
-        return statement.order_by(*by).limit(literal_column(str(count)))
+        return statement.order_by(*by).limit(count)
 
     def merged(self, statements: Sequence[Select[Any]]) -> Select[Any]:
-        """Return one page made of the pages of several statements."""
+        """Return one page made of several statements' parts of it."""
         if len(statements) == 1:
             return statements[0]
         rows = union_all(*(select(each.subquery()) for each in statements)).subquery()
-        return self.first(select(rows), rows.c, self.fetch_limit)
+        return self.first(select(rows), rows.c)
 
-    def respond(self, rows: Sequence[tuple[Any, ...]]) -> tuple[str, dict[str, str]]:
+    def cut(self, statement: Select[Any]) -> Select[Any]:
+        """Return the statement narrowed to the limit of the page, and to ``FETCH_MAX`` bytes.
+
+        Of a row that is too long it selects the number of bytes instead (:meth:`respond`).
+
+        :param statement: with its own limit, from :meth:`part`, :meth:`first` or :meth:`merged`.
+            Because of that limit, PostgreSQL renders a row once, and no row that is not needed.
+        """
+        rows = statement.subquery()
+        text = rows.c[0]
+        size = func.octet_length(text)
+        shown = case((size <= parameter("row_max"), text), else_=cast(size, Text))
+        cut = select(shown.label("json"), *self.order.columns(rows.c))
+        return self.first(cut, rows.c, parameter("fetch_limit"))
+
+    def respond(
+        self, query: Query, run: Callable[[Query], list[tuple[Any, ...]]] = fetch
+    ) -> tuple[str, dict[str, str]]:
         """Return the JSON array of the page's rows, and the link to the next page (RFC 8288).
 
-        :param rows: each is its JSON text, then the values of its keys
+        :param query: of the statement that :meth:`apply` has made
+        :param run: runs it and returns its rows
         """
-        text = f"[{','.join(row[0] for row in rows[: self.limit])}]"
-        if len(rows) <= self.limit:
+        rows = run(query)
+        texts = [row[0] for row in rows[: self.limit]]
+        text = f"[{','.join(texts)}]"
+        # In UTF-8 a character has 4 bytes at most.
+        if len(text) > PAGE_MAX // 4 or any(map(str.isdigit, texts)):
+            count = _count_fitting(texts)
+            if any(map(str.isdigit, texts[:count])):
+                # Now it is known how many rows fit. Those, and one more, of whatever length.
+                enough = {"_fetch_limit": count + 1, "_row_max": INTEGER_MAX}
+                rows = run(query._replace(values=query.values | enough))
+                texts = [row[0] for row in rows[:count]]
+                count = _count_fitting(texts)  # they may have changed
+            text = f"[{','.join(texts[:count])}]"
+        else:
+            count = len(texts)
+        if len(rows) <= count:
             return text, {}
-        cursor = encode_cursor(self.name, rows[self.limit - 1][1:])
+        cursor = encode_cursor(self.name, rows[count - 1][1:])
         parameters = urlencode({**request.args.to_dict(flat=False), "after": cursor}, doseq=True)
         return text, {"Link": f'<{request.path}?{parameters}>; rel="next"'}
+
+
+def _count_fitting(texts: Sequence[str]) -> int:
+    """Return how many of the rows fit on a page, at least one.
+
+    :param texts: of each row its JSON, or the number of bytes that it has
+    """
+    total = 2  # the brackets
+    for count, text in enumerate(texts):
+        total += int(text) if text.isdigit() else len(text.encode())
+        if total > PAGE_MAX and count:
+            return count
+        total += 1  # the comma
+    return len(texts)
 
 
 def encode_cursor(name: str, values: Sequence[Any]) -> str:
@@ -181,8 +245,11 @@ class PageSchema(ma.Schema):
 
     limit = Digits(
         load_default=20,
-        validate=ma.validate.Range(1, 100),
-        metadata={"description": "Number of items at most"},
+        validate=ma.validate.Range(1, LIMIT_MAX),
+        metadata={
+            "description": "Number of items at most. A page of more than one item ends early, "
+            "before it would exceed 256 KiB."
+        },
     )
     after = BoundedString(
         max_length=CURSOR_MAX,

@@ -529,7 +529,7 @@ def test_time_spent_hashing_does_not_count_towards_the_database_timeout(
         verify=lambda *arguments: advance(now) or hasher.verify(*arguments),
         check_needs_rehash=hasher.check_needs_rehash,
     )
-    passwords._turns = SimpleNamespace(
+    passwords.turns._free = SimpleNamespace(
         acquire=lambda timeout: advance(now) or True, release=lambda: None
     )
     client = app.test_client()
