@@ -75,11 +75,12 @@ class KeyField(BoundedString):
     """A key, bare or as a string of RFC 8941 (3.3.3)."""
 
     PATTERN = r'([!#-~][!-~]{0,254}|"([!#-\[\]-~]|\\["\\]){1,255}")'
+    MAX_LENGTH = 2 * 255 + 2
 
     error = "Must be 1 to 255 visible ASCII characters."
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(max_length=2 * 255 + 2, error=self.error, **kwargs)
+        super().__init__(max_length=self.MAX_LENGTH, error=self.error, **kwargs)
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> str:
         key = super()._deserialize(value, attr, data, **kwargs)

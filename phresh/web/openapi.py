@@ -145,7 +145,11 @@ class Api(flask_smorest.Api):
             "name": "Idempotency-Key",
             "description": "Repeating the request with this key returns the first response and "
             "creates nothing",
-            "schema": {"type": "string", "pattern": f"^{KeyField.PATTERN}$"},
+            "schema": {
+                "type": "string",
+                "maxLength": KeyField.MAX_LENGTH,
+                "pattern": f"^{KeyField.PATTERN}$",
+            },
         }
         self.spec.components.parameter("IDEMPOTENCY_KEY", "header", key, lazy=True)
 
