@@ -25,7 +25,9 @@ from phresh.config import ROOT, shown_url
 from phresh.database import checks, embedded
 from phresh.database.base import db
 from phresh.database.statements import Query
-from phresh.database.transactions import fetch
+from phresh.database.transactions import fetch, transaction
+from phresh.deletion.services import delete_account as delete_all
+from phresh.deletion.services import delete_some
 from phresh.web.fields import INTEGER_MAX
 from phresh.web.idempotency import deleted_old_keys
 
@@ -36,7 +38,7 @@ def init_app(app: Flask) -> None:
     """Add the commands to the app."""
     for command in (
         *(serve, test, demo, psql, remove_expired),
-        *(change_cleaning, delete_cleaning, disable_account),
+        *(change_cleaning, delete_cleaning, disable_account, delete_account),
     ):
         app.cli.add_command(command)
 
@@ -165,6 +167,18 @@ def disable_account(username: str, undo: bool) -> None:
     (user_id,) = _one(disabled_user(username=username, is_active=undo), "account")
     _rows(deleted_tokens(user_id=user_id))
     click.echo(f"{'Enabled' if undo else 'Disabled'} {username}.")
+
+
+@click.command("delete-account")
+@click.argument("username")
+def delete_account(username: str) -> None:
+    """Delete an account of any size, in small steps; it is disabled first."""
+    (user_id,) = _one(disabled_user(username=username, is_active=False), "account")
+    _rows(deleted_tokens(user_id=user_id))
+    while transaction(delete_some)(user_id, 1_000):
+        pass
+    transaction(delete_all)(user_id)
+    click.echo(f"Deleted {username}.")
 
 
 def _one(query: Query, noun: str) -> tuple[Any, ...]:

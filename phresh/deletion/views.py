@@ -10,11 +10,12 @@ blp = Blueprint("deletion", __name__, url_prefix="/api/users")
 @blp.delete("/me/", tags=["users"])
 @login_required
 @blp.response(204)
+@blp.alt_response(409)
 def delete_me() -> None:
     """Delete your account
 
     Also deletes your cleanings, except completed ones, and your offers. If one of your offers was
     accepted, that cleaning opens again. Completed cleanings and evaluations stay, without your
-    name.
+    name. With more than 5,000 cleanings, only an operator can delete the account.
     """
     services.delete_account(current_account().user_id)

@@ -48,6 +48,7 @@ def test_delete_cleaning_deletes_a_guest_cleaning(run, sql, make_cleaning):
         (("change-cleaning", UNKNOWN_ID, "{}"), "cleaning"),
         (("delete-cleaning", UNKNOWN_ID), "cleaning"),
         (("disable-account", "nobody"), "account"),
+        (("delete-account", "nobody"), "account"),
     ],
 )
 def test_a_missing_cleaning_or_account_is_reported_in_one_line(run, arguments, noun):

@@ -2,4 +2,4 @@
 
 from tests.tools.features import Feature, Route
 
-FEATURE = Feature(routes=[Route("DELETE", "/api/users/me/", (401, 204, 204))])
+FEATURE = Feature(routes=[Route("DELETE", "/api/users/me/", (401, 204, 204), errors={409})])

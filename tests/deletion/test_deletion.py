@@ -4,6 +4,7 @@ import pytest
 
 from phresh.database.base import db
 from phresh.deletion.queries import locked_cleanings
+from phresh.deletion.services import delete_some
 from tests.tools.marketplace import STATES, Story, standing
 
 ME = "/api/users/me/"
@@ -139,7 +140,7 @@ def test_deleting_an_account_takes_as_many_statements_for_1_job_as_for_100(
     )
     statements.clear()
     assert anna.client.delete(ME).status_code == 204
-    assert len(statements) == 7
+    assert len(statements) == 11
     assert sql("SELECT DISTINCT status FROM cleanings") == [("open",)]
     assert sql("SELECT count(*) FROM cleanings") == [(count,)]
     assert sql("SELECT * FROM offers") == []
@@ -150,10 +151,85 @@ def test_deleting_an_account_finds_its_cleanings_by_index(app, make_story, sql):
     story = make_story("taken")
     sql("INSERT INTO cleanings (name, price) SELECT 'x', 1 FROM generate_series(1, 5000)")
     sql("ANALYZE cleanings")
-    query = locked_cleanings(user_id=story.ben.id)
+    query = locked_cleanings(5_001, user_id=story.ben.id)
     text, values = query.to_send(prepared=False)
     with app.app_context(), db.engine.begin() as connection:
         cursor = connection.connection.cursor()
         cursor.execute(f"EXPLAIN {text}", values)
         plan = "\n".join(row[0] for row in cursor.fetchall())
     assert "Seq Scan on cleanings" not in plan
+
+
+@pytest.fixture
+def many(anna, ben, sql):
+    """Make 25 cleanings of Anna's and 25 of Ben's; each has an offer of the other, in any state."""
+    sql(
+        "INSERT INTO cleanings (name, price, owner_id) "
+        "SELECT 'Job', 1, CASE WHEN n % 2 = 0 THEN CAST(:anna AS int) ELSE :ben END "
+        "FROM generate_series(1, 50) n",
+        anna=anna.id,
+        ben=ben.id,
+    )
+    sql(
+        "INSERT INTO offers (cleaning_id, user_id, status) "
+        "SELECT id, CASE owner_id WHEN :anna THEN :ben ELSE :anna END, "
+        "(ARRAY['pending', 'accepted', 'rejected', 'cancelled', 'completed'])[id % 5 + 1] "
+        "FROM cleanings",
+        anna=anna.id,
+        ben=ben.id,
+    )
+    sql(
+        "INSERT INTO evaluations (cleaning_id, cleaner_id, owner_id, overall_rating) "
+        "SELECT cleaning_id, user_id, owner_id, 5 FROM offers "
+        "JOIN cleanings ON cleanings.id = cleaning_id WHERE offers.status = 'completed'"
+    )
+
+
+# What is left of both: statuses and who is named, ignoring ids.
+LEFT = """
+    SELECT cleanings.status, owner.username, offers.status, cleaner.username, count(*),
+        count(evaluations.owner_id), count(evaluations.cleaner_id), count(evaluations.id)
+    FROM cleanings LEFT JOIN users owner ON owner.id = owner_id
+    LEFT JOIN offers ON offers.cleaning_id = cleanings.id
+    LEFT JOIN users cleaner ON cleaner.id = offers.user_id
+    LEFT JOIN evaluations ON evaluations.cleaning_id = cleanings.id
+    GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
+"""
+
+
+def test_an_operator_deletes_an_account_of_any_size_in_steps(run, anna, many, sql, monkeypatch):
+    """What is left is what the API leaves."""
+    steps = []
+    monkeypatch.setattr(
+        "phresh.cli.commands.delete_some",
+        lambda user_id, _: steps.append(delete_some(user_id, 7)) or steps[-1],
+    )
+    assert run("delete-account", "ANNA") == (0, "Deleted ANNA.\n")
+    assert steps == [7, 7, 7, 7, 7, 7, 7, 1, 0]
+    assert sql("SELECT username FROM users") == [("ben",)]
+    assert anna.client.get(ME).status_code == 401
+    assert sql(LEFT) == [
+        ("completed", "ben", "completed", None, 5, 5, 0, 5),
+        ("completed", None, "completed", "ben", 5, 0, 5, 5),
+        ("open", "ben", None, None, 20, 0, 0, 0),
+    ]
+
+
+def test_the_api_leaves_the_same(anna, many, sql):
+    assert anna.client.delete(ME).status_code == 204
+    assert sql(LEFT) == [
+        ("completed", "ben", "completed", None, 5, 5, 0, 5),
+        ("completed", None, "completed", "ben", 5, 0, 5, 5),
+        ("open", "ben", None, None, 20, 0, 0, 0),
+    ]
+
+
+def test_an_account_that_is_too_large_for_one_request_is_409(anna, many, sql, monkeypatch):
+    monkeypatch.setattr("phresh.deletion.services.MOST", 49)
+    response = anna.client.delete(ME)
+    assert response.status_code == 409
+    assert "write to the operator" in response.json["detail"]
+    assert sql("SELECT count(*) FROM cleanings") == [(50,)]
+    assert sql("SELECT count(*) FROM offers") == [(50,)]
+    monkeypatch.setattr("phresh.deletion.services.MOST", 50)
+    assert anna.client.delete(ME).status_code == 204
