@@ -38,6 +38,7 @@ MODULES = {"models": 0, "schemas": 1, "queries": 1, HELPER: 2, "services": 3, "v
 OF_REQUESTS = {
     "phresh.accounts.limits",
     "phresh.accounts.tokens",
+    "phresh.database.deadlines",
     "phresh.database.transactions",
     "phresh.serving.logs",
 }

@@ -13,20 +13,24 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import gevent
 import psycopg2
-from flask import Flask, Response
+from flask import Flask, Response, request
 from gevent import monkey
 from gevent.socket import wait_read, wait_write
+from gevent.threadpool import ThreadPool
 from psycopg2 import extensions
+
+from phresh.database.clients import ClientGoneError, has_client_gone, next_look, watch_client
 
 TOO_LATE = "The database did not respond in time."
 # Before these, the socket of a connection may change: libpq tries the next address, or without TLS.
 READY = (extensions.STATUS_READY, extensions.STATUS_BEGIN)
 LONGEST_POLL = 3600  # seconds of one wait: the system's calls take no infinity
+CANCEL_TIMEOUT = 1  # seconds to cancel the statement of a client that has gone
 
 _deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)
 
@@ -38,6 +42,7 @@ def init_app(app: Flask) -> None:
     @app.before_request
     def begin_deadline() -> None:
         _deadline.set(time.monotonic() + seconds)
+        watch_client(request.environ)
         install_wait_callback()
 
     @app.after_request
@@ -195,20 +200,49 @@ def _wait_in_loop(connection: DriverConnection) -> None:
     When this raises, psycopg2 closes the connection, and the pool replaces it.
 
     :raises psycopg2.OperationalError: at the deadline
+    :raises ClientGoneError: when the client has gone, and the statement cannot be cancelled
     """
+    look, is_cancelled = math.inf, False  # when to see whether the client is there
     try:
         while (state := connection.poll()) != extensions.POLL_OK:
-            if (left := time_left()) <= 0:
+            now, until = time.monotonic(), _deadline.get()
+            if until <= now:
                 raise psycopg2.OperationalError(TOO_LATE)
+            if look <= now and not is_cancelled and has_client_gone():
+                _cancel_statement(connection)
+                is_cancelled = True
+                continue
+            look = math.inf if is_cancelled else next_look(now)
             if state == extensions.POLL_READ and connection.status in READY:
-                connection.waker.wait(_deadline.get())
+                connection.waker.wait(min(until, look))
             else:
                 wait = wait_read if state == extensions.POLL_READ else wait_write
                 with suppress(TimeoutError):
-                    wait(connection.fileno(), min(left, LONGEST_POLL))
+                    wait(connection.fileno(), min(until - now, look - now, LONGEST_POLL))
     except BaseException:
         connection.close_waker()  # psycopg2 does not call close() when connecting fails
         raise
+
+
+@cache
+def _cancelling() -> ThreadPool:
+    """Return the threads that cancel statements: libpq blocks in it, and has no time limit."""
+    return ThreadPool(2)
+
+
+def _cancel_statement(connection: DriverConnection) -> None:
+    """Cancel the statement that runs, whose error ends the wait: the connection stays of use.
+
+    :raises ClientGoneError: when that is not possible in time
+    """
+    until = time.monotonic() + CANCEL_TIMEOUT
+    is_cancelled = False
+    with suppress(psycopg2.Error), gevent.Timeout(CANCEL_TIMEOUT, False):
+        _cancelling().spawn(connection.cancel).get()
+        is_cancelled = True
+    if not is_cancelled:
+        raise ClientGoneError("The client has gone.")
+    _deadline.set(min(_deadline.get(), until))
 
 
 def _wait_in_thread(connection: DriverConnection) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg2
 from sqlalchemy.dialects.postgresql.psycopg2 import dialect
 
+from phresh.database.clients import ClientGoneError, has_client_gone, next_look
 from phresh.database.deadlines import DriverConnection, earlier_deadline
 from phresh.database.statements import Query
 
@@ -102,6 +103,24 @@ class PooledConnection:
         return DIALECT.is_disconnect(error, self.driver, None)
 
 
+def _await_turn(turn: "queue.SimpleQueue[PooledConnection | None]", seconds: float) -> Any:
+    """Return what comes into the queue.
+
+    :raises queue.Empty: when nothing comes in time
+    :raises ClientGoneError: when the client of the request has gone
+    """
+    until = time.monotonic() + seconds
+    while True:
+        now = time.monotonic()
+        try:
+            return turn.get(timeout=max(min(until, next_look(now)) - now, 0))
+        except queue.Empty:
+            if time.monotonic() >= until:
+                raise
+            if has_client_gone():
+                raise ClientGoneError("The client has gone.") from None
+
+
 class Pool:
     """The connections of a process, bounded in number; the longest waiting caller gets the next.
 
@@ -158,7 +177,7 @@ class Pool:
             turn: queue.SimpleQueue[PooledConnection | None] = queue.SimpleQueue()
             self._waiting.append(turn)
         try:
-            return turn.get(timeout=max(min(seconds, self._seconds), 0))
+            return _await_turn(turn, max(min(seconds, self._seconds), 0))
         except BaseException as error:
             with self._lock:
                 came = turn not in self._waiting

@@ -13,6 +13,7 @@ from flask import current_app, has_request_context, request
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from sqlalchemy.exc import DBAPIError
 
+from phresh.database.clients import ClientGoneError
 from phresh.database.deadlines import has_deadline, time_left
 from phresh.database.pool import Pool, PooledConnection, RolledBackError
 from phresh.database.statements import Query
@@ -124,8 +125,8 @@ class UnitOfWork:
         connection = self._connection
         if connection is None or not isinstance(error, psycopg2.Error):
             return
-        if isinstance(error, RolledBackError):
-            return
+        if isinstance(error, RolledBackError | ClientGoneError):
+            return  # nothing is to be tried again
         if self.is_read_only and self._command and error.pgcode == READ_ONLY_TRANSACTION:
             raise RuntimeError(READ_ONLY) from error
         if error.pgcode in RESET or connection.is_lost(error):

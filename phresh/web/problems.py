@@ -14,12 +14,14 @@ from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
 from werkzeug.exceptions import Conflict, HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 
+from phresh.database.clients import has_client_gone
 from phresh.web.app import Response
 
 PROBLEM_JSON = "application/problem+json"
 RETRY_AFTER = 1  # seconds
 ERRORS_MAX = 20  # of one request
 NAME_MAX = 100  # characters of an unknown name that are repeated in an error
+CLIENT_GONE = "499 Client Closed Request"  # as nginx has it; for the log, since nobody reads it
 
 SQLSTATE_STATUS = {
     "0A000": 503,  # feature not supported: unlogged tables, which a standby cannot read
@@ -79,6 +81,8 @@ def init_app(app: Flask) -> None:
 
 
 def _database_response(error: psycopg2.Error) -> Response:
+    if has_client_gone():
+        return Response(status=CLIENT_GONE)
     return problem_response(_database_problem(error))
 
 
@@ -107,7 +111,11 @@ def problem_response(error: HTTPException) -> Response:
     if "messages" in given:
         problem["detail"] = "The request is not valid; see `errors`."
         problem["errors"] = list(islice(_invalid_values(given["messages"]), ERRORS_MAX))
-    headers = {k: v for k, v in error.get_headers() if not k.startswith("Content-")}
+    headers = {
+        name: value
+        for name, value in error.get_headers()
+        if not name.startswith("Content-") or name == "Content-Range"  # of 416, RFC 9110 15.5.17
+    }
     headers["Cache-Control"] = "no-store"  # a cache may keep a 404 otherwise (RFC 9111 4.2.2)
     if status == 503:
         headers["Retry-After"] = str(RETRY_AFTER)

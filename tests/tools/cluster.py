@@ -372,6 +372,7 @@ class Phresh:
                 stdout=log if output is None else output,
                 stderr=log if output is None else output,
             )
+        self.pid = self._process.pid
         ended = self._process.poll
         answers = wait_until(lambda: ended() is not None or self.send("GET", "/healthz").status, 60)
         assert answers == 200, self.log.read_text()
