@@ -117,9 +117,9 @@ class SettingsSchema(Schema):
 
     HOST = Host(load_default="127.0.0.1")
     PORT = fields.Integer(load_default=8000, validate=validate.Range(1, 65535))
-    WORKERS = fields.Integer(
-        load_default=lambda: min(os.cpu_count() or 1, 8), validate=validate.Range(1, 1000)
-    )
+    # Worker processes; the second is gunicorn's own, which counts where the first is not set.
+    WORKERS = fields.Integer(load_default=None, validate=validate.Range(1, 1000))
+    WEB_CONCURRENCY = fields.Integer(load_default=None, validate=validate.Range(1, 1000))
     THREADS = fields.Integer(load_default=1000, validate=validate.Range(1, 1_000_000))
     # Allowed Host names (any by default), and the number of trusted proxies in front.
     TRUSTED_HOSTS = CommaSeparated(TrustedHost(), load_default=None)
@@ -185,6 +185,8 @@ def read_settings(settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
         if loaded["SQLALCHEMY_DATABASE_URI"] is None:
             raise ConfigError(f"{name}: Needs DATABASE_URL or POSTGRES_SERVER for serving.")
         loaded["MIGRATION_DATABASE_URI"] = parsed_url(name, loaded[name])
+    workers = loaded["WORKERS"] or loaded["WEB_CONCURRENCY"]
+    loaded["WORKERS"] = workers or min(os.cpu_count() or 1, 8)
     return loaded
 
 

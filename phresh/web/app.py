@@ -1,5 +1,6 @@
 """The Flask app, its requests and its responses."""
 
+import re
 from collections.abc import Callable
 from inspect import iscoroutinefunction, unwrap
 from pathlib import Path
@@ -10,15 +11,34 @@ from flask import current_app, request
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.exceptions import (
     BadRequest,
+    PreconditionFailed,
     RequestEntityTooLarge,
     RequestHeaderFieldsTooLarge,
     RequestURITooLarge,
     UnsupportedMediaType,
 )
+from werkzeug.http import is_resource_modified
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import MapAdapter
+from werkzeug.utils import cached_property
 
 from phresh.web.json import StrictJSONProvider
+
+# One range of bytes: the first and the last, or how many of the last.
+RANGE = re.compile(r"bytes=(?!-\Z)(\d{0,15})-(\d{0,15})", re.ASCII | re.IGNORECASE)
+# For health checks, which use the address of a pod or of a server as the host.
+ANY_HOST = ("/healthz", "/readyz")
+
+
+class UnsupportedContentEncoding(UnsupportedMediaType):
+    """A body with a content coding, which Phresh does not decode (RFC 9110 8.4)."""
+
+    def __init__(self) -> None:
+        super().__init__("Bodies with a Content-Encoding are not decoded: send it without one.")
+
+    def get_headers(self, *args: Any) -> Any:
+        """Return the headers, with what would be accepted (RFC 9110 12.5.3)."""
+        return [*super().get_headers(*args), ("Accept-Encoding", "identity")]
 
 
 class Request(flask.Request):
@@ -29,6 +49,19 @@ class Request(flask.Request):
         """The content type in lower case, without its parameters: they can be long to parse."""
         content_type: str = self.environ.get("CONTENT_TYPE", "")
         return content_type.partition(";")[0].strip().lower()
+
+    @cached_property
+    def stream(self) -> Any:
+        """The body, of which no more is read than is allowed.
+
+        :raises RequestEntityTooLarge: for a Content-Length over ``MAX_CONTENT_LENGTH``
+        :raises UnsupportedContentEncoding: for a body that is compressed
+        """
+        stream = super().stream
+        coding = self.environ.get("HTTP_CONTENT_ENCODING")
+        if coding is not None and coding.strip().lower() not in ("", "identity"):
+            raise UnsupportedContentEncoding
+        return stream
 
     def get_json(self, *_: Any, **__: Any) -> Any:
         """Return what the body says.
@@ -101,6 +134,48 @@ class Response(flask.Response):
             headers.append(("Strict-Transport-Security", "max-age=31536000"))
         return headers
 
+    def make_conditional(
+        self,
+        request_or_environ: Any,
+        accept_ranges: bool | str = False,
+        complete_length: int | None = None,
+    ) -> Any:
+        """Evaluate conditions and ranges of a request for a file, in the order of RFC 9110 13.2.2.
+
+        Werkzeug evaluates ranges first, also for HEAD, and rejects what it does not know.
+
+        :raises PreconditionFailed: when ``If-Match`` names another representation
+        """
+        environ = {**getattr(request_or_environ, "environ", request_or_environ)}
+        if environ.get("HTTP_IF_MATCH", "").strip() == "*":
+            del environ["HTTP_IF_MATCH"]  # there is a file
+        wanted = self._wanted_range(environ, complete_length)
+        for name in ("HTTP_RANGE", "HTTP_IF_RANGE"):
+            environ.pop(name, None)
+        if wanted is not None:
+            environ["HTTP_RANGE"] = wanted
+        response = super().make_conditional(environ, accept_ranges, complete_length)
+        if response.status_code == 412:
+            self.close()
+            raise PreconditionFailed("If-Match names another representation.")
+        return response
+
+    def _wanted_range(self, environ: Any, length: int | None) -> str | None:
+        """Return the one range of the file to send; None for all of it (RFC 9110 14.2)."""
+        match = RANGE.fullmatch(environ.get("HTTP_RANGE", ""))
+        if environ["REQUEST_METHOD"] != "GET" or match is None:
+            return None
+        etag, modified = self.headers.get("ETag"), self.headers.get("Last-Modified")
+        # A weak ETag never matches (13.1.5); a date does if it is the same.
+        if environ.get("HTTP_IF_RANGE", etag) not in (etag, modified):
+            return None
+        if not is_resource_modified(environ, etag, last_modified=modified):
+            return None  # 304 or 412
+        first, last = match.groups()
+        if not first and length is not None and int(last) > length:
+            return "bytes=0-"  # the last bytes, as many as there are
+        return f"bytes={first}-{last}"
+
     @property
     def has_body(self) -> bool:
         """Return whether it is all bytes, with a status that allows a body (RFC 9110 6.4.1)."""
@@ -157,14 +232,20 @@ class App(flask.Flask):
 
         :raises BadRequest: for HTTP/1.1 without a Host header (RFC 9112 3.2)
         """
-        if request is not None and "HTTP_HOST" not in request.environ:
-            raise BadRequest("The Host header is missing.")
-        if request is None or self.config["TRUSTED_HOSTS"] is not None:
+        if request is None:
             return super().create_url_adapter(request)
         environ = request.environ
+        host = environ.get("HTTP_HOST")
+        if host is None:
+            if environ.get("SERVER_PROTOCOL") != "HTTP/1.0":
+                raise BadRequest("The Host header is missing.")
+            host = environ["SERVER_NAME"]
+        is_limited = self.config["TRUSTED_HOSTS"] is not None
+        if is_limited and environ["PATH_INFO"].rstrip("/") not in ANY_HOST:
+            return super().create_url_adapter(request)
         return MapAdapter(
             self.url_map,
-            server_name=environ["HTTP_HOST"],
+            server_name=host,
             script_name=environ["SCRIPT_NAME"] or "/",
             subdomain="",
             url_scheme=environ["wsgi.url_scheme"],

@@ -1,5 +1,6 @@
 """What all operations share: the error format, the body parser, the order of checks and CORS."""
 
+import gzip
 import json
 import socket
 import threading
@@ -102,6 +103,36 @@ def test_a_content_type_other_than_json_is_415(client, content_type):
 def test_every_json_content_type_is_accepted(client, content_type):
     body = json.dumps({"new_cleaning": {"name": "A job", "price": 20}})
     assert send(client, body, content_type).status_code == 201
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "x-unknown", "identity, gzip", "gzip,identity"])
+@pytest.mark.parametrize("path", [LIST, "/api/users/login/token/"])
+def test_a_body_with_a_content_coding_is_415(client, coding, path):
+    response = client.post(
+        path,
+        data=gzip.compress(b'{"new_cleaning": {"name": "a", "price": 1}}'),
+        content_type=JSON if path == LIST else "application/x-www-form-urlencoded",
+        headers={"Content-Encoding": coding},
+    )
+    assert "Content-Encoding" in problem_detail(response, 415)
+    assert response.headers["Accept-Encoding"] == "identity"
+
+
+def test_a_body_with_the_coding_identity_is_accepted(client):
+    body = '{"new_cleaning": {"name": "a", "price": 1}}'
+    for coding in ("identity", "Identity", ""):
+        response = client.post(
+            LIST, data=body, content_type=JSON, headers={"Content-Encoding": coding}
+        )
+        assert response.status_code == 201
+    assert client.get(LIST, headers={"Content-Encoding": "gzip"}).status_code == 200
+
+
+def test_a_body_that_is_too_large_is_413_whatever_its_coding(client):
+    response = client.post(
+        LIST, data=b"x" * (64 * 1024 + 1), content_type=JSON, headers={"Content-Encoding": "gzip"}
+    )
+    assert response.status_code == 413
 
 
 def test_a_body_over_64_kib_is_413(client):
