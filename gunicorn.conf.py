@@ -5,6 +5,7 @@ import sys
 from phresh.config import ConfigError, read_settings, shown_url
 from phresh.database import checks
 from phresh.serving import hooks
+from phresh.serving.requests import HEAD_MAX
 
 try:
     _settings = read_settings()
@@ -23,6 +24,7 @@ control_socket_disable = True
 graceful_timeout = 15
 timeout = 30
 keepalive = 5
+limit_request_line = limit_request_field_size = HEAD_MAX  # gunicorn's own workers: 8190
 forwarded_allow_ips = ""  # TRUSTED_PROXIES says which proxies the app trusts
 
 # The app writes the access log, since it knows the request's id.
@@ -41,12 +43,13 @@ child_exit = hooks.child_exit
 
 
 def on_starting(server):
-    """Prepare the log, say which database is configured, and end if it is not suitable.
+    """Prepare the log and SIGHUP, say which database is configured, and end if it is not suitable.
 
     One that can't be reached yet is checked later, on the first connection of each worker.
     """
     url = _settings["SQLALCHEMY_DATABASE_URI"]
     hooks.prepare_log(server.log, url)
+    hooks.prepare_reload(server)
     if url is None:
         return
     is_reached, fault = checks.fault_at_start(url, _settings["DATABASE_TIMEOUT"])

@@ -3,6 +3,9 @@
 import gc
 import logging
 import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -13,9 +16,18 @@ from sqlalchemy import URL
 from phresh.config import without_secrets
 from phresh.serving.logs import LoopHandler
 
+CHECK_TIMEOUT = 60  # seconds to load configuration and code
+
 
 class Logger(glogging.Logger):
     """Leaves the access log to the app, which knows the id of a request."""
+
+    def setup(self, cfg: Any) -> None:
+        """Configure the log, and apply ``--log-level``, which the configuration would override."""
+        super().setup(cfg)
+        if cfg.loglevel != cfg.settings["loglevel"].default:
+            for logger in (logging.root, self.error_log):
+                logger.setLevel(self.loglevel)
 
     def access(self, *_: Any) -> None:
         """Do nothing."""
@@ -34,6 +46,41 @@ def prepare_log(log: Any, database: URL | None) -> None:
     logging._srcfile = None
     if database is not None:
         log.info("Database: %s", without_secrets(database))
+
+
+def prepare_reload(server: Any) -> None:
+    """Prepare SIGHUP and SIGUSR2 for new code, and SIGHUP for code that does not load.
+
+    gunicorn promises the former of HUP. But what ``gunicorn.conf.py`` imports stays in the master,
+    and so in the workers that it forks. And a configuration that is not valid, or code that does
+    not load, would end the master.
+
+    :param server: gunicorn's arbiter
+    """
+    handle, args = server.handle_hup, server.START_CTX["args"]
+    # With python -m gunicorn, gunicorn would start itself by the path of that file, also on USR2:
+    # its folder would hide modules of the standard library.
+    program = Path(args[1])
+    if program.name == "__main__.py":
+        args[1:2] = ["-m", program.parent.name]
+
+    def handle_hup() -> None:
+        command = [*args, "--check-config"]
+        try:
+            checked = subprocess.run(
+                command, capture_output=True, text=True, timeout=CHECK_TIMEOUT, check=False
+            )
+            is_valid, output = checked.returncode == 0, checked.stderr
+        except (OSError, subprocess.TimeoutExpired) as error:
+            is_valid, output = False, str(error)
+        if not is_valid:
+            server.log.error("Not reloaded, the workers continue as before: %s", output.strip())
+            return
+        for name in [name for name in sys.modules if name.partition(".")[0] == "phresh"]:
+            del sys.modules[name]
+        handle()
+
+    server.handle_hup = handle_hup
 
 
 def post_fork(_server: Any, _worker: Any) -> None:

@@ -21,18 +21,23 @@ WELL_FORMED = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 
 
 def init_app(app: Flask) -> None:
-    """Add an id to every request, and that id and a log line to every response."""
-    app.before_request(_begin)
+    """Add an id to every request, and that id and a log line to every response.
+
+    The id is the one that a trusted proxy has sent. Of other clients none is taken: they could give
+    many requests one id, or that of someone else's.
+    """
+    trusts_client = app.config["TRUSTED_PROXIES"] > 0
+
+    @app.before_request
+    def begin() -> None:
+        context = g._get_current_object()
+        given = request.environ.get("HTTP_X_REQUEST_ID", "") if trusts_client else ""
+        # Not a secret, so it need not come from the system's generator.
+        made = f"{random.getrandbits(128):032x}"
+        context.request_id = given if WELL_FORMED.fullmatch(given) else made
+        context.began = time.monotonic()
+
     app.after_request(_end)
-
-
-def _begin() -> None:
-    given = request.environ.get("HTTP_X_REQUEST_ID", "")
-    context = g._get_current_object()
-    # Not a secret, so it need not come from the system's generator.
-    made = f"{random.getrandbits(128):032x}"
-    context.request_id = given if WELL_FORMED.fullmatch(given) else made
-    context.began = time.monotonic()
 
 
 def _end(response: Any) -> Any:
@@ -56,7 +61,7 @@ def _end(response: Any) -> Any:
 class JSONFormatter(logging.Formatter):
     """Formats a record as one line of JSON, with the id of the request that it belongs to."""
 
-    encode = staticmethod(json.JSONEncoder(ensure_ascii=False).encode)
+    encode = staticmethod(json.JSONEncoder().encode)
 
     def format(self, record: logging.LogRecord) -> str:  # noqa: D102
         line: dict[str, Any] = {
@@ -70,7 +75,8 @@ class JSONFormatter(logging.Formatter):
         line.update(getattr(record, "fields", ()))
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return self.encode(line)
+        # ASCII only, and no control character: a terminal would obey U+009B, or DEL.
+        return self.encode(line).replace("\x7f", "\\u007f")
 
 
 class LoopHandler(logging.StreamHandler[TextIO]):

@@ -15,12 +15,15 @@ from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
 
 from phresh.config import read_settings
-from phresh.serving.connection import Connection
+from phresh.serving.connection import Connection, Unsent
+from phresh.serving.requests import Limits
+from phresh.serving.settings import refuse_ignored, with_request_hooks
 
 DRAIN_TIMEOUT = 5  # seconds to accept the connections that the kernel has accepted
 LEAVE_TIMEOUT = 0.001  # seconds to leave a connection to another worker
 WORKERS_MAX = 256  # of a master, with those that are just ending or starting
 COUNT_MAX = 2**16 - 1  # the highest number on the board
+NOT_SENT_MAX = 128 * 1024  # bytes of a response that the kernel takes before it sends them
 
 # What the module socket has no name for (Linux's asm-generic/socket.h).
 SO_ATTACH_FILTER = 26
@@ -54,8 +57,8 @@ class Server(StreamServer):
         self._worker: Worker = handler_class
         self._left_to = -1  # a worker that had this many
         self._left_at = 0.0
-        tls = {} if ssl_context is None else {"ssl_context": ssl_context}
-        super().__init__(listener, partial(self._worker.handle, listener), spawn=spawn, **tls)
+        self._worker.tls = ssl_context  # not gevent's: nothing would bound the time for it
+        super().__init__(listener, partial(self._worker.handle, listener), spawn=spawn)
 
     def do_read(self) -> Any:
         """Return a connection; None to leave it, and to be called again soon."""
@@ -74,8 +77,11 @@ class Worker(GeventWorker):
     """Serves each connection in a green thread."""
 
     server_class = Server
-    body_max = 64 * 1024  # bytes; the app rejects a longer body
     is_ending = False  # until it closes the listeners
+    tls: Any = None  # the SSL context, if there is one
+    limits: Limits
+    wsgi: Any
+    alive: bool
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # Still in the master, before it forks.
@@ -85,17 +91,37 @@ class Worker(GeventWorker):
         self.board = _board()
         self.place = next((i for i, count in enumerate(self.board) if not count), 0)
         self.board[self.place] = COUNT_MAX  # until it serves, no connection is left to it
+        self.unsent = Unsent()
+
+    @staticmethod
+    def check_config(cfg: Any, _log: Any) -> None:
+        """Refuse to start with a setting of gunicorn that this worker would ignore.
+
+        :raises RuntimeError: which gunicorn shows as one line
+        """
+        refuse_ignored(cfg)
 
     def load_wsgi(self) -> None:
         """Load the app, and read from its settings how long a body may be."""
         super().load_wsgi()
         # WSGI middleware around the app has no settings: take those of the environment.
         settings = getattr(self.wsgi, "config", None) or read_settings()
-        self.body_max = settings["MAX_CONTENT_LENGTH"]
+        cfg = self.cfg
+        self.limits = Limits(
+            line=cfg.limit_request_line,
+            fields=cfg.limit_request_fields,
+            field=cfg.limit_request_field_size,
+            body=settings["MAX_CONTENT_LENGTH"],
+        )
+        self.wsgi = with_request_hooks(self, self.wsgi)
 
     def run(self) -> None:
         """Serve until the end."""
         self._tell_others()
+        for listener in filter(_is_network, self.sockets):
+            with suppress(OSError, AttributeError):  # not on this system
+                option = socket.TCP_NOTSENT_LOWAT  # which its connections inherit
+                listener.setsockopt(socket.IPPROTO_TCP, option, NOT_SENT_MAX)
         super().run()
 
     def _tell_others(self) -> None:
@@ -111,9 +137,23 @@ class Worker(GeventWorker):
         """Return the number of connections of the worker that has fewest."""
         return min(filter(None, self.board), default=1) - 1
 
+    def retire(self) -> None:
+        """End after ``max_requests``; connections that the kernel has accepted are for others."""
+        if self.alive:
+            self.log.info("Restarting the worker after %s requests.", self.nr)
+            self.leave_board()
+            self.alive = False
+
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serve a connection until it ends."""
         client.setblocking(True)
+        if self.tls:
+            client = self.tls.wrap_socket(
+                client,
+                server_side=True,
+                do_handshake_on_connect=False,
+                suppress_ragged_eofs=self.cfg.suppress_ragged_eofs,
+            )
         connection = Connection(self, listener, client, addr)
         self.connections.add(connection)
         self._tell_others()
@@ -124,6 +164,7 @@ class Worker(GeventWorker):
         finally:
             self.connections.remove(connection)
             self._tell_others()
+            connection.close_tls()
             client.close()
 
     def notify(self) -> None:
@@ -132,10 +173,9 @@ class Worker(GeventWorker):
         now = time.monotonic()
         for connection in self.connections:
             if connection.until < now:
-                with suppress(OSError):  # the client has gone
-                    connection.client.shutdown(socket.SHUT_RDWR)  # which ends all waits for it
+                connection.cut()
         if not self.is_ending:
-            for listener in self.sockets:
+            for listener in filter(_is_network, self.sockets):
                 with suppress(OSError):  # there is no filter
                     listener.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
 
@@ -145,8 +185,10 @@ class Worker(GeventWorker):
         It would reset them when the last worker closes the listener. New ones are kept away until
         then; otherwise there would always be some.
         """
+        if self.is_ending:  # a second signal, perhaps after the listeners were closed
+            return
         self.leave_board()
-        for listener in self.sockets:
+        for listener in filter(_is_network, self.sockets):
             _keep_away(listener)
         gevent.spawn(self._end_when_drained, sig, frame)
 
@@ -164,6 +206,10 @@ def _board() -> memoryview:
     For each worker it has the number of its connections plus one.
     """
     return memoryview(mmap.mmap(-1, 2 * WORKERS_MAX)).cast("H")
+
+
+def _is_network(listener: Any) -> bool:
+    return bool(listener.family != socket.AF_UNIX)
 
 
 def _keep_away(listener: Any) -> None:

@@ -14,20 +14,30 @@ from phresh.serving.logs import JSONFormatter, LoopHandler
 LIST = "/api/cleanings/"
 
 
+@pytest.fixture(scope="module")
+def behind_proxy(settings):
+    return create_app({**settings, "TRUSTED_PROXIES": 1}).test_client()
+
+
 @pytest.mark.parametrize(
     "request_id", ["a", "8e03978e-40d5-43dd-bc93-6894a57f9324", "A_b.c:1/2+3=", "x" * 128]
 )
-def test_a_well_formed_request_id_is_kept(client, request_id):
-    assert (
-        client.get(LIST, headers={"X-Request-Id": request_id}).headers["X-Request-Id"] == request_id
-    )
+def test_a_well_formed_request_id_of_a_trusted_proxy_is_kept(behind_proxy, client, request_id):
+    sent = {"X-Request-Id": request_id}
+    assert behind_proxy.get("/healthz", headers=sent).headers["X-Request-Id"] == request_id
+    other = client.get("/healthz", headers=sent).headers["X-Request-Id"]  # trusts no proxy
+    assert other != request_id
+    assert len(other) == 32
 
 
 @pytest.mark.parametrize("request_id", ["", "x" * 129, "a b", "a,b", "é", 'a"b', "a\tb"])
-def test_a_malformed_request_id_is_replaced(client, request_id):
-    response = client.get(LIST, headers={"X-Request-Id": request_id})
-    assert len(response.headers["X-Request-Id"]) == 32
-    assert response.headers["X-Request-Id"] != client.get(LIST).headers["X-Request-Id"]
+def test_a_malformed_request_id_is_replaced(behind_proxy, request_id):
+    sent = {"X-Request-Id": request_id}
+    first, second = (
+        behind_proxy.get("/healthz", headers=sent).headers["X-Request-Id"] for _ in range(2)
+    )
+    assert len(first) == len(second) == 32
+    assert first != second
 
 
 @pytest.mark.parametrize(
@@ -61,7 +71,7 @@ def test_https_responses_have_strict_transport_security(client):
 
 
 def test_every_log_line_of_a_request_has_its_request_id(lines):
-    app = create_app({"DATABASE_URL": "postgresql://127.0.0.1:1/none"})
+    app = create_app({"DATABASE_URL": "postgresql://127.0.0.1:1/none", "TRUSTED_PROXIES": 1})
     response = app.test_client().get(LIST, headers={"X-Request-Id": "mine"})
     assert response.json["request_id"] == "mine"
     assert [line["logger"] for line in lines()] == ["phresh", "phresh.access"]
@@ -79,6 +89,16 @@ def test_an_exception_outside_a_request_is_one_line_without_a_request_id():
     assert line["message"] == "a\nb"
     assert "RuntimeError: why" in line["exception"]
     assert "request_id" not in line
+
+
+def test_a_log_line_has_no_character_that_a_terminal_obeys():
+    path = "".join(map(chr, (0x9B, 0x7F, 0x85, 0x1B, 0xA0, 0x2028, 0x202E, 0xFEFF, 0x1F9F9)))
+    record = logging.makeLogRecord({"msg": path, "fields": {"path": f"/{path}"}})
+    text = JSONFormatter().format(record)
+    assert text.isascii()
+    assert text.isprintable()
+    assert json.loads(text)["message"] == path
+    assert json.loads(text)["path"] == f"/{path}"
 
 
 def test_the_access_log_has_the_id_of_the_current_user(client, anna, lines):
@@ -101,17 +121,31 @@ def test_only_trusted_hosts_are_served(settings):
     client = create_app(settings).test_client()
     for host in ("phresh.example", "phresh.example:8000", "a.shop.example", "127.0.0.1:8000"):
         assert client.get("/healthz", headers={"Host": host}).status_code == 200
-    for host in ("evil.example", "phresh.example.evil.example", ""):
-        response = client.get("/healthz", headers={"Host": host})
-        assert response.status_code == 400
-        assert response.content_type == "application/problem+json"
+    for host in ("evil.example", "phresh.example.evil.example", "10.1.2.3:8000", ""):
+        for path in (LIST, "/healthzz", "/docs/", "/openapi.json", "/nothing"):
+            response = client.get(path, headers={"Host": host})
+            assert response.status_code == 400
+            assert response.content_type == "application/problem+json"
 
 
-def test_a_request_without_a_host_is_400(app):
-    environ = create_environ("/healthz")
-    assert run_wsgi_app(app, dict(environ))[1] == "200 OK"
-    del environ["HTTP_HOST"]
-    assert run_wsgi_app(app, environ)[1] == "400 BAD REQUEST"
+@pytest.mark.parametrize("host", ["10.1.2.3:8000", "[::1]:8000", "[fd00::1]", "pod-1", ""])
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/healthz/"])
+def test_health_checks_may_use_any_host(settings, path, host):
+    client = create_app({**settings, "TRUSTED_HOSTS": "phresh.example"}).test_client()
+    assert client.get(path, headers={"Host": host}).status_code == 200
+    assert client.head(path, headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("hosts", ["", "phresh.example"])
+def test_http_1_1_needs_a_host_and_http_1_0_does_not(settings, hosts):
+    app = create_app({**settings, "TRUSTED_HOSTS": hosts} if hosts else settings)
+    for path, without in (("/healthz", "200 OK"), (LIST, "400 BAD REQUEST" if hosts else "200 OK")):
+        environ = create_environ(path, base_url="http://phresh.example")
+        assert run_wsgi_app(app, dict(environ))[1] == "200 OK"
+        del environ["HTTP_HOST"]
+        assert run_wsgi_app(app, dict(environ))[1] == "400 BAD REQUEST"
+        environ["SERVER_NAME"] = "127.0.0.2"
+        assert run_wsgi_app(app, {**environ, "SERVER_PROTOCOL": "HTTP/1.0"})[1] == without
 
 
 @pytest.mark.parametrize(

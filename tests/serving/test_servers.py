@@ -71,6 +71,7 @@ LIMITS = {
     "POOL_TIMEOUT": str(POOL),
     "CONNECT_TIMEOUT": "1",
     "WORKERS": "1",
+    "TRUSTED_PROXIES": "1",  # so that a request can have an id by which its response is known
 }
 SLOW_HASHES = {"ARGON2_TIME_COST": "20"}
 NO_LIMITS = {"DATABASE_LIMITS": "false", "POOL_SIZE": "2"}

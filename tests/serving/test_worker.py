@@ -1,25 +1,21 @@
 """HTTP/1.1 of the worker, byte for byte: accepted and rejected requests, and the responses."""
 
-import json
 import os
 import re
 import signal
-import socket
-import struct
 import threading
 import time
-from http.client import parse_headers
 from importlib.resources import files
-from typing import Any, NamedTuple
 
 import pytest
 
 from tests.tools.cluster import Phresh
 from tests.tools.processes import copy_checkout, wait_until
+from tests.tools.raw_http import RawConnection, request
 
 PATH = "/api/cleanings/"
 LIMIT = 64 * 1024  # of a body and of a head
-OVER_LIMIT = 3 * LIMIT  # the limit of a head counts all data that arrived together
+OVER_LIMIT = LIMIT + 1
 BODY = b'{"seen": 1}'  # an unknown field: the error names it, so the body has arrived
 TYPE = "Content-Type: application/json"
 CHUNKED = "Transfer-Encoding: chunked"
@@ -46,68 +42,14 @@ app.wsgi_app = plain
 """
 
 
-class Response(NamedTuple):
-    status: int
-    headers: Any
-    body: bytes
-
-    @property
-    def json(self):
-        return json.loads(self.body)
-
-
-class RawConnection:
-    """A TCP connection on which a test sends any bytes."""
-
-    def __init__(self, port, receive_buffer=None):
-        self.socket = socket.socket()
-        self.socket.settimeout(25)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if receive_buffer is not None:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.connect(("127.0.0.1", port))
-        self.file = self.socket.makefile("rb", buffering=4096)
-
-    def send(self, *parts):
-        """Send the parts in separate packets."""
-        for number, part in enumerate(parts):
-            if number:
-                time.sleep(0.001)
-            self.socket.sendall(part)
-        return self
-
-    def read_response(self, *, bodiless=False):
-        version, status = self.file.readline().split()[:2]
-        assert version == b"HTTP/1.1"
-        headers = parse_headers(self.file)
-        size = 0 if bodiless else int(headers.get("Content-Length", 0))
-        return Response(int(status), headers, self.file.read(size))
-
-    def is_closed(self):
-        """Wait until the server closes the connection; return whether it sent nothing before."""
-        return self.file.read() == b""
-
-    def end_sending(self):
-        """Close the sending half of the connection."""
-        self.socket.shutdown(socket.SHUT_WR)
-        return self
-
-    def reset(self):
-        """Close the connection with a TCP reset."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.close()
-
-    def close(self):
-        self.file.close()
-        self.socket.close()
-
-
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     checkout = copy_checkout(tmp_path_factory.mktemp("worker") / "checkout")
     with (checkout / "wsgi.py").open("a") as file:
         file.write(ROUTES)
-    served = Phresh(checkout, "postgresql://127.0.0.1:1/none", WORKERS="1")
+    # A trusted proxy, so that a request can have an id by which its response is known.
+    settings = {"WORKERS": "1", "TRUSTED_PROXIES": "1"}
+    served = Phresh(checkout, "postgresql://127.0.0.1:1/none", **settings)
     yield served
     assert served.stop() == 0
 
@@ -129,11 +71,6 @@ def connect(served):
     assert "failed with" not in served.log.read_text()[logged:], (
         "gevent logged an unhandled exception"
     )
-
-
-def request(target="/healthz", *headers, method="GET", version="HTTP/1.1", body=b""):
-    lines = [f"{method} {target} {version}", "Host: localhost", *headers, "", ""]
-    return "\r\n".join(lines).encode() + body
 
 
 def post(*headers, body=BODY, **options):
@@ -410,8 +347,9 @@ def post_head(*lines):
 
 
 MALFORMED = {
-    "bad method": b"NONSENSE / HTTP/1.1\r\n\r\n",
-    "method in lower case": b"get / HTTP/1.1\r\n\r\n",
+    "bad method": b"N@NSENSE / HTTP/1.1\r\n\r\n",
+    "unknown method and protocol": b"NONSENSE / RTSP/1.0\r\n\r\n",
+    "unknown method alone": b"NONSENSE\r\n",
     "no method": b" / HTTP/1.1\r\n\r\n",
     "bad version": b"GET / HTTP/1.x\r\n\r\n",
     "version 1.2": b"GET / HTTP/1.2\r\n\r\n",
@@ -473,6 +411,10 @@ def test_requests_before_malformed_http_get_responses(connect, text):
 @pytest.mark.parametrize(
     ("text", "status"),
     [
+        (b"NONSENSE / HTTP/1.1\r\n\r\n", 501),
+        (b"\r\nNONSENSE / HTTP/1.1\r\n\r\n", 501),
+        (b"get / HTTP/1.1\r\n\r\n", 501),
+        (b"PLAY / HTTP/1.1\r\n\r\n", 501),
         (request(version="HTTP/2.0"), 505),
         (request(version="HTTP/0.9"), 505),
         (b"GET /\r\n\r\n", 505),
@@ -490,7 +432,7 @@ def test_requests_before_malformed_http_get_responses(connect, text):
         (post(CHUNKED, body=chunked(BODY, end=b"0\r\nA: ") + b"b" * OVER_LIMIT), 431),
         (post(CHUNKED, body=b"1;" + b"a" * OVER_LIMIT), 431),
     ],
-    ids=range(16),
+    ids=range(20),
 )
 def test_unsupported_or_too_large_requests_are_rejected(connect, text, status):
     assert_rejected(connect().send(text), status)
@@ -501,14 +443,15 @@ def test_unsupported_or_too_large_requests_are_rejected(connect, text, status):
     [
         request("/healthz", *["A: b"] * 99),
         request("/healthz", "A: " + "b" * 60_000),
-        request("/healthz?" + "a" * 60_000),
+        request("/healthz?" + "a" * 8192),
+        request("/" + "a" * 60_000),
     ],
-    ids=["many headers", "long header", "long target"],
+    ids=["many headers", "long header", "long query", "long path"],
 )
 def test_a_long_head_is_accepted(connect, text):
     connection = connect().send(text * 3)
     for _ in range(3):
-        assert connection.read_response().status == 200
+        assert connection.read_response().status == (404 if b"GET /aaa" in text else 200)
     assert connection.send(request()).read_response().status == 200
 
 
@@ -550,16 +493,15 @@ def test_repeated_headers_are_joined_to_a_list(connect):
         *(("http://x/healthz", 200), ("HTTP://x:80/healthz?a=b", 200), ("http://x/healthz/", 200)),
         *(("http://x", 200), ("http://x?a=/healthz", 200), ("http://x//a", 404)),
         *(
-            ("http://[x/healthz", 200),
             ("http://[::1]:80/healthz", 200),
             ("http://a@x/healthz", 200),
         ),
         *(("/healthz?", 200), ("/healthz?%00%ff=%zz", 200), ("/%68ealthz", 200), ("/", 200)),
         *(("/%2F", 200), ("/a%2Fb", 404), ("//a", 404), ("/healthz%2Fa", 404)),
         *(("/%00", 404), ("/healthz%00", 404), ("/%ff%fe", 404), ("/%C3%A4", 404), ("/%", 404)),
-        *(("/%zz", 404), ("/%0d%0aA:b", 404), ("/healthz#a", 404), ("/..%2fhealthz", 404)),
+        *(("/%zz", 404), ("/%0d%0aA:b", 404), ("/..%2fhealthz", 404)),
         *(("/docs/swagger-ui/%2e%2e/index.html", 404), ("/docs/swagger-ui/%00", 404)),
-        *(("/docs/swagger-ui/..%2f..%2f__init__.py", 404), ("*", 404)),
+        ("/docs/swagger-ui/..%2f..%2f__init__.py", 404),
     ],
 )
 def test_unusual_targets_get_the_expected_status(connect, target, status):
