@@ -7,7 +7,8 @@ WORKDIR /build
 COPY requirements.txt .
 # The venv needs no pip of its own: nothing is installed into it later.
 RUN python -m venv --without-pip /opt/venv \
-    && pip --python /opt/venv/bin/python install --no-cache-dir --require-hashes -r requirements.txt
+    && pip --python /opt/venv/bin/python install --no-cache-dir --require-hashes \
+        --only-binary :all: -r requirements.txt
 
 
 FROM base

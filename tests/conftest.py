@@ -15,7 +15,9 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from flask_migrate import upgrade
-from sqlalchemy import Engine, text
+from psycopg2.errors import InsufficientPrivilege
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.exc import ProgrammingError
 
 from phresh import create_app
 from phresh.config import read_settings
@@ -87,11 +89,47 @@ def database_url(make_database) -> str:
 
 
 @pytest.fixture(scope="session")
-def settings(database_url) -> dict[str, Any]:
+def owner_engine(database_url) -> Iterator[Engine]:
+    """An engine on the test database by the role that owns the tables, in autocommit."""
+    # Without BEGIN and COMMIT each statement is one message instead of three.
+    engine = create_engine(database_url, isolation_level="AUTOCOMMIT")
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def serving_url(owner_engine) -> Iterator[str]:
+    """The URL of the test database by a role that reads and writes rows and can do nothing else.
+
+    On a server where we may not make a role: by our own.
+    """
+    name, password = f"phresh_test_{os.getpid()}", secrets.token_hex(16)
+    with owner_engine.connect() as connection:
+        try:
+            connection.execute(text(f"DROP ROLE IF EXISTS {name}"))
+            connection.execute(text(f"CREATE ROLE {name} LOGIN PASSWORD '{password}'"))
+        except ProgrammingError as error:
+            if not isinstance(error.orig, InsufficientPrivilege):
+                raise
+            yield owner_engine.url.render_as_string(hide_password=False)
+            return
+        rights = "GRANT SELECT, INSERT, UPDATE, DELETE ON"
+        connection.execute(text(f"{rights} ALL TABLES IN SCHEMA public TO {name}"))
+        # Those of tables that a test makes.
+        connection.execute(text(f"ALTER DEFAULT PRIVILEGES {rights} TABLES TO {name}"))
+    url = owner_engine.url.set(username=name, password=password)
+    yield url.render_as_string(hide_password=False)
+    with owner_engine.connect() as connection:
+        connection.execute(text(f"DROP OWNED BY {name}"))
+        connection.execute(text(f"DROP ROLE {name}"))
+
+
+@pytest.fixture(scope="session")
+def settings(serving_url) -> dict[str, Any]:
     """The settings of an app on the test database; those for PgBouncer as in the environment."""
     configured = read_settings()
     names = ("PREPARED_STATEMENTS", "DATABASE_LIMITS")
-    return {"DATABASE_URL": database_url, **{name: configured[name] for name in names}}
+    return {"DATABASE_URL": serving_url, **{name: configured[name] for name in names}}
 
 
 @pytest.fixture(scope="session")
@@ -133,12 +171,9 @@ def clean_tables(request) -> Iterator[None]:
 
 
 @pytest.fixture
-def sql(app) -> Any:
-    """Run SQL on the test database, past every schema."""
-    with app.app_context():
-        # Without BEGIN and COMMIT each statement is one message instead of three.
-        engine = db.engine.execution_options(isolation_level="AUTOCOMMIT")
-    return lambda statement, **values: _run(engine, statement, values)
+def sql(app, owner_engine) -> Any:
+    """Run SQL on the test database, past every schema, as the role that owns the tables."""
+    return lambda statement, **values: _run(owner_engine, statement, values)
 
 
 def _run(engine: Engine, statement: str, values: dict[str, Any]) -> Any:

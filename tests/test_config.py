@@ -199,8 +199,7 @@ def test_url_parameters_override_the_defaults(database_url, query, name):
 def test_the_env_example_and_the_docs_list_every_setting():
     names = set(config.SettingsSchema().fields)
     example = (ROOT / ".env.example").read_text()
-    in_compose_only = {"DB_PORT"}
-    assert set(re.findall(r"^#?([A-Z0-9_]+)=", example, re.MULTILINE)) == names | in_compose_only
+    assert set(re.findall(r"^#?([A-Z0-9_]+)=", example, re.MULTILINE)) == names
     assert re.findall(r"^(?:SECRET_KEY|POSTGRES_PASSWORD)=(.*)$", example, re.MULTILINE) == ["", ""]
     page = (ROOT / "docs" / "configuration.md").read_text()
     assert set(re.findall(r"^\| `([A-Z0-9_]+)` \|", page, re.MULTILINE)) == names
