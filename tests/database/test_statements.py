@@ -31,7 +31,8 @@ def all_rows():
 
 @query
 def prices_over(minimum, *, unused=None, price):
-    return select(Cleaning.name).where(Cleaning.price > price, Cleaning.price > minimum)
+    over = (Cleaning.price > price, Cleaning.price > minimum)
+    return select(Cleaning.name).where(*over).order_by(Cleaning.id)
 
 
 @pytest.fixture
