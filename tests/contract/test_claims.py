@@ -1,4 +1,4 @@
-"""What docs/security.md claims and no test of a feature shows."""
+"""What docs/security.md and docs/asvs.md claim and no test of a feature shows."""
 
 import ast
 import re
@@ -10,9 +10,58 @@ from flask_migrate import upgrade
 from phresh import create_app
 from phresh.config import ROOT
 from phresh.database.base import db
+from phresh.web.app import Response
 
 LIST = "/api/cleanings/"
 JSON = "application/json"
+PAGE = (ROOT / "docs" / "asvs.md").read_text()
+# The requirements of OWASP ASVS 5.0.0 that are of level 1 or 2: 70 and 183.
+REQUIREMENTS = """
+    1.1.1-2 1.2.1-9 1.3.1-11 1.4.1-3 1.5.1-2
+    2.1.1-3 2.2.1-3 2.3.1-4 2.4.1-1
+    3.2.1-2 3.3.1-4 3.4.1-6 3.5.1-5 3.7.1-2
+    4.1.1-3 4.2.1-1 4.3.1-2 4.4.1-4
+    5.1.1-1 5.2.1-3 5.3.1-2 5.4.1-3
+    6.1.1-3 6.2.1-12 6.3.1-4 6.4.1-4 6.5.1-5 6.6.1-3 6.8.1-4
+    7.1.1-3 7.2.1-4 7.3.1-2 7.4.1-5 7.5.1-2 7.6.1-2
+    8.1.1-2 8.2.1-3 8.3.1-1 8.4.1-1
+    9.1.1-3 9.2.1-4
+    10.1.1-2 10.2.1-2 10.3.1-4 10.4.1-11 10.5.1-5 10.6.1-2 10.7.1-3
+    11.1.1-2 11.2.1-3 11.3.1-3 11.4.1-4 11.5.1-1 11.6.1-1
+    12.1.1-3 12.2.1-2 12.3.1-4
+    13.1.1-1 13.2.1-5 13.3.1-2 13.4.1-5
+    14.1.1-2 14.2.1-4 14.3.1-3
+    15.1.1-3 15.2.1-3 15.3.1-7
+    16.1.1-1 16.2.1-5 16.3.1-4 16.4.1-3 16.5.1-3
+    17.1.1-1 17.2.1-4 17.3.1-2
+"""
+# With further ones of level 3.
+LEVEL_3 = {"4.1.4", "6.3.8", "7.5.3", "8.3.2"}
+NUMBER = r"(\d+\.\d+)\.(\d+)"
+LINE = re.compile(rf"^\| ((?:{NUMBER}(?:, | to |(?= )))+)(.*) \|$", re.MULTILINE)
+
+
+def numbers(text, to):
+    """Yield the number of each requirement in a text with ranges like ``1.1.1 to 1.1.3``."""
+    for section, first, last in re.findall(rf"{NUMBER}(?:{to}(\d+))?", text):
+        yield from (f"{section}.{each}" for each in range(int(first), int(last or first) + 1))
+
+
+def test_each_requirement_of_level_1_and_2_has_one_line():
+    required = [*numbers(REQUIREMENTS, "-"), *LEVEL_3]
+    assert len(required) == 70 + 183 + len(LEVEL_3)
+    found = [each for match in LINE.finditer(PAGE) for each in numbers(match[1], r" to [\d.]+\.")]
+    assert sorted(found) == sorted(required)
+
+
+def test_each_line_says_whether_it_is_met_and_names_a_test_if_so():
+    for match in LINE.finditer(PAGE):
+        requirement, met, what, test = re.split(r" *\| *", match[4])
+        assert met in ("Yes", "No", "Operator", "–"), requirement
+        assert test or met != "Yes", requirement
+        assert what or met in ("Yes", "No", "Operator"), requirement
+
+
 MODULES = {
     path: ast.parse(path.read_text())
     for path in [ROOT / "wsgi.py", *sorted((ROOT / "phresh").rglob("*.py"))]
@@ -68,6 +117,13 @@ def test_no_folder_is_listed_and_no_file_of_another_folder_served(client, path):
     assert client.get(path).status_code == 404
 
 
+@pytest.mark.parametrize("text", ["a\r\nSet-Cookie: b", "a\nb", "a\rb"])
+def test_a_header_with_a_line_break_is_never_made(text):
+    for headers in ({"X-Header": text}, [("X-Header", text)]):
+        with pytest.raises(ValueError, match="newline"):
+            Response(None, 200, headers)
+
+
 def test_no_account_is_there_after_the_migrations(make_database):
     with create_app({"DATABASE_URL": make_database("claims")}).app_context():
         upgrade()
@@ -116,11 +172,32 @@ def test_only_the_commands_and_the_embedded_database_start_programs():
             isinstance(node, ast.Attribute)
             and isinstance(node.value, ast.Name)
             and node.value.id == "os"
-            and re.match("system$|popen$|exec|spawn|posix_spawn|fork", node.attr)
+            and re.match("system$|popen$|exec|spawn|posix_spawn", node.attr)
         )
     }
     # The second forks, to look at the database before it is served.
     assert found == {"cli/commands.py", "database/checks.py", "database/embedded.py"}
+
+
+# Where docs/asvs.md says what for.
+CRYPTOGRAPHY = {
+    "accounts/passwords.py": {"argon2", "argon2.exceptions"},
+    "accounts/tokens.py": {"hashlib", "secrets"},
+    "web/idempotency.py": {"hashlib"},
+    "database/embedded.py": {"hashlib"},
+    "database/statements.py": {"hashlib"},
+    "cli/demo.py": {"secrets"},
+}
+
+
+def test_cryptography_is_used_by_these_modules_only():
+    modules = {"argon2", "hashlib", "hmac", "secrets", "cryptography", "ssl", "jwt", "itsdangerous"}
+    found = {
+        str(path.relative_to(ROOT / "phresh")): names
+        for path, tree in MODULES.items()
+        if (names := {name for name in imported(tree) if name.partition(".")[0] in modules})
+    }
+    assert found == CRYPTOGRAPHY
 
 
 def test_the_image_has_only_what_serving_needs():
@@ -134,6 +211,18 @@ def test_the_image_has_only_what_serving_needs():
     names = {name for line in copied for name in line.split()}
     assert {line.removeprefix("!") for line in ignored if line.startswith("!")} == names
     assert names == {"requirements.txt", "wsgi.py", "gunicorn.conf.py", "migrations", "phresh"}
+
+
+def test_what_a_disabled_account_has_posted_stays(run, client, anna, ben):
+    new = {"json": {"new_cleaning": {"name": "Job", "price": 1}}}
+    anna_s = anna.client.post(LIST, **new).headers["Location"]
+    ben_s = ben.client.post(LIST, **new).headers["Location"]
+    assert ben.client.post(f"{anna_s}offers/").status_code == 201
+    assert run("disable-account", "ben")[0] == 0
+    assert ben.client.get("/api/users/me/").status_code == 401
+    assert client.get(ben_s).json["owner"] == {"username": "ben"}
+    assert client.get("/api/profiles/ben/").status_code == 200
+    assert anna.client.put(f"{anna_s}offers/ben/").status_code == 200
 
 
 def test_rejected_requests_are_logged_with_when_who_and_what(anna, ben, client, lines):

@@ -301,6 +301,7 @@ def test_a_user_logs_in_and_executes_every_operation_on_the_docs_page(browser, s
     browser.get(f"{served}/docs")
     find(".auth-wrapper .authorize").click()
     find("#oauth_username").send_keys("anna@phresh.example")
+    assert find("#oauth_password").get_attribute("type") == "password"
     find("#oauth_password").send_keys(EXAMPLE)
     find(".auth-container:has(#oauth_username) .authorize").click()
     assert "Authorized" in find(".auth-container h6").text
