@@ -17,6 +17,14 @@ DROPPED = frozenset(
     )
 )
 
+# Those of the app's errors (phresh/web/app.py).
+REJECTION_HEADERS = (
+    ("Cache-Control", "no-store"),
+    ("Content-Security-Policy", "default-src 'none'; base-uri 'none'; frame-ancestors 'none'"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+)
+
 
 def response_head(
     status: str, headers: Iterable[tuple[str, str]], size: int, *, is_last: bool
@@ -54,7 +62,7 @@ def rejection(status: int) -> tuple[bytes, bytes]:
     title = HTTPStatus(status).phrase
     problem = {"type": "about:blank", "title": title, "status": status, "detail": title}
     body = json.dumps(problem).encode()
-    headers = [("Content-Type", "application/problem+json")]
+    headers = [("Content-Type", "application/problem+json"), *REJECTION_HEADERS]
     head, _ = response_head(f"{status} {title}", headers, len(body), is_last=True)
     return head, body
 
