@@ -71,6 +71,7 @@ class Server:
             "PORT": str(self.port),
             "WORKERS": str(WORKERS),
             "POOL": str(pool),
+            "RATELIMIT_ENABLED": "false",  # all requests come from one address
             "PYTHONPATH": str(ROOT),  # the contender "empty" uses Phresh's worker
         }
         arguments = contender.arguments.format(port=self.port).split()

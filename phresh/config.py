@@ -107,11 +107,16 @@ class SettingsSchema(Schema):
     ARGON2_PARALLELISM = fields.Integer(load_default=1, validate=validate.Range(1, 255))
     HASHES_AT_ONCE = fields.Integer(load_default=1, validate=validate.Range(1, 1000))
     HASH_TIMEOUT = fields.Float(load_default=5, validate=DURATION)
-    # Limits on failed logins and on registrations; the time windows in seconds.
+    # Limits on logins, on failed ones, on writes and on registrations; the time windows in seconds.
     RATELIMIT_ENABLED = fields.Boolean(load_default=True)
+    LOGINS_PER_ACCOUNT = fields.Integer(load_default=60, validate=POSITIVE)
     LOGIN_FAILURES_PER_ACCOUNT = fields.Integer(load_default=10, validate=POSITIVE)
     LOGIN_FAILURES_PER_ADDRESS = fields.Integer(load_default=50, validate=POSITIVE)
     LOGIN_WINDOW = fields.Integer(load_default=15 * 60, validate=validate.Range(1, YEARS_10))
+    WRITES_PER_ACCOUNT = fields.Integer(load_default=600, validate=POSITIVE)
+    WRITES_PER_ADDRESS = fields.Integer(load_default=2000, validate=POSITIVE)
+    GUEST_WRITES_PER_ADDRESS = fields.Integer(load_default=60, validate=POSITIVE)
+    WRITE_WINDOW = fields.Integer(load_default=60 * 60, validate=validate.Range(1, YEARS_10))
     REGISTRATIONS_PER_ADDRESS = fields.Integer(load_default=20, validate=POSITIVE)
     REGISTRATION_WINDOW = fields.Integer(load_default=60 * 60, validate=validate.Range(1, YEARS_10))
 

@@ -1,16 +1,22 @@
 """The tables of users and tokens."""
 
+import unicodedata
 from datetime import datetime
 
+from email_validator import EmailNotValidError, validate_email
 from sqlalchemy import (
+    DDL,
     CheckConstraint,
     DateTime,
     ForeignKey,
     Identity,
     Index,
+    Integer,
     LargeBinary,
     Text,
+    event,
     func,
+    text,
     true,
 )
 from sqlalchemy.orm import Mapped, mapped_column
@@ -21,18 +27,45 @@ from phresh.web.fields import USERNAME
 EMAIL_MAX = 254  # RFC 5321 4.5.3.1.3, less the brackets
 
 
+def email_key(email: str) -> str:
+    """Return what two spellings of one email address have in common.
+
+    Accounts are found, counted and refused by it and by nothing else, so that no spelling is one
+    email here and another there. It ignores case and compatibility forms (NFKC, case folding), and
+    has the domain as IDNA makes it (UTS 46). PostgreSQL's ``lower()`` of an ASCII address is the
+    same; the trigger below relies on that.
+
+    :param email: not longer than an email can be; it need not be one
+    """
+    try:
+        parts = validate_email(email, check_deliverability=False)
+    except EmailNotValidError:  # no account has it, but attempts to log in with it count
+        return _folded(email)
+    # Not folded: IDNA has mapped it, and keeps apart what folding does not, like ss and sharp s.
+    return f"{_folded(parts.local_part)}@{parts.domain}"
+
+
+def _folded(text: str) -> str:
+    """Return a text without differences of case and compatibility (Unicode 3.13.5, NFKC)."""
+    for _ in range(2):  # folding makes what NFKC composes, and NFKC what is to be folded
+        text = unicodedata.normalize("NFKC", text).casefold()
+    return unicodedata.normalize("NFKC", text)
+
+
 class User(Base):
-    """An account. Its email and username are unique, ignoring case."""
+    """An account. Its email, by its key, and its username, ignoring case, are unique."""
 
     __tablename__ = "users"
     __table_args__ = (
         CheckConstraint(f"char_length(email) <= {EMAIL_MAX}", name="email_length"),
         CheckConstraint("email ~ '^[^@]+@[^@]+$'", name="email"),
+        CheckConstraint(f"char_length(email_key) <= {EMAIL_MAX}", name="key_length"),
         CheckConstraint(f"username ~ '^{USERNAME}$'", name="username"),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     email: Mapped[str] = mapped_column(Text)
+    email_key: Mapped[str] = mapped_column(Text)  # see email_key
     username: Mapped[str] = mapped_column(Text)
     password_hash: Mapped[str] = mapped_column(Text)
     is_active: Mapped[bool] = mapped_column(server_default=true())
@@ -41,8 +74,83 @@ class User(Base):
 
 
 UNIQUE_EMAIL, UNIQUE_USERNAME = "uq_users_email", "uq_users_username"
-Index(UNIQUE_EMAIL, func.lower(User.email), unique=True)
+Index(UNIQUE_EMAIL, User.email_key, unique=True)
 Index(UNIQUE_USERNAME, func.lower(User.username), unique=True)
+Index("ix_users_lower_email", func.lower(User.email))  # for the code of the last release
+
+# The last release does not write the key. A new row gets the one that Python would make, except for
+# the few letters that folding changes more than lower() does; a changed row, if it is ASCII. Of
+# others it is not known whether Python has made the key, which may stay the same.
+FILL = """
+CREATE FUNCTION fill_email_key() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$ BEGIN
+    IF octet_length(NEW.email) = char_length(NEW.email) THEN
+        NEW.email_key := lower(NEW.email);
+    ELSIF NEW.email_key IS NULL THEN
+        NEW.email_key := lower(normalize(NEW.email, NFKC));
+    END IF;
+    RETURN NEW;
+END $$
+"""
+ON_EMAIL = """
+CREATE TRIGGER fill_email_key BEFORE INSERT OR UPDATE OF email ON users
+FOR EACH ROW EXECUTE FUNCTION fill_email_key()
+"""
+for statement in (FILL, ON_EMAIL):
+    event.listen(User.__table__, "after_create", DDL(statement))
+
+RESERVED = text("interval '90 days'")
+
+
+class ReleasedUsername(Base):
+    """A username that an account has given up, by a new one or by being deleted.
+
+    For 90 days nobody else can take it, so that what names its former owner, like the URL of an
+    offer, never means another account. The trigger sees to it.
+    """
+
+    __tablename__ = "released_usernames"
+    __table_args__ = (CheckConstraint("username = lower(username)", name="lower"),)
+
+    username: Mapped[str] = mapped_column(Text, primary_key=True)
+    user_id: Mapped[int] = mapped_column(Integer)  # who may be gone
+    released_at: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), server_default=func.now()
+    )
+
+
+# After the row is written, and so after waiting for another transaction that gives the name up; by
+# the name of the index, since for clients the name is taken.
+RESERVE = """
+CREATE FUNCTION reserve_username() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF TG_OP <> 'DELETE' THEN
+        DELETE FROM released_usernames WHERE username = lower(NEW.username)
+        AND (user_id = NEW.id OR released_at <= now() - interval '90 days');
+        IF EXISTS (SELECT FROM released_usernames WHERE username = lower(NEW.username)) THEN
+            RAISE unique_violation USING
+                MESSAGE = 'the username is reserved', CONSTRAINT = 'uq_users_username';
+        END IF;
+    END IF;
+    IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND lower(NEW.username) <> lower(OLD.username)) THEN
+        INSERT INTO released_usernames (username, user_id) VALUES (lower(OLD.username), OLD.id)
+        ON CONFLICT (username) DO UPDATE SET user_id = OLD.id, released_at = now();
+    END IF;
+    RETURN NULL;
+END $$
+"""
+ON_USERNAME = """
+CREATE TRIGGER reserve_username AFTER INSERT OR DELETE OR UPDATE OF username ON users
+FOR EACH ROW EXECUTE FUNCTION reserve_username()
+"""
+# Its table is found whatever the search_path of the session is: pg_dump's is empty.
+PIN = """
+DO $$ BEGIN
+    EXECUTE format('ALTER FUNCTION reserve_username SET search_path = pg_catalog, %%I, pg_temp',
+        current_schema());
+END $$
+"""
+for statement in (RESERVE, ON_USERNAME, PIN):
+    event.listen(User.__table__, "after_create", DDL(statement))
 
 
 class Token(Base):

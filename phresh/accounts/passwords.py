@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent
-from argon2 import PasswordHasher
+from argon2 import PasswordHasher, extract_parameters
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
 from flask import Flask, current_app
 from gevent import monkey
@@ -37,6 +37,8 @@ class Passwords:
         self._hasher = hasher
         self.turns = turns
         self.turn = turns.turn
+        # Passes, memory and lanes of the slowest hash that was seen: every attempt takes as long.
+        self._slowest = (hasher.time_cost, hasher.memory_cost, hasher.parallelism)
 
     def hash(self, password: str) -> str:
         """Return the hash of a password, with its parameters and salt."""
@@ -44,22 +46,50 @@ class Passwords:
         return made
 
     def verify(self, password: str, password_hash: str | None) -> bool:
-        """Return whether that is the hash of a password; for None it takes as long to say no."""
-        if password_hash is None:
-            self.hash(password)
-            return False
-        is_right: bool = _apply(self._verify, password, password_hash)
+        """Return whether that is the hash of a password.
+
+        It takes as long for None, for what is no hash, and for a hash with other parameters than
+        the current ones: what is missing in work is done in vain. Hashes that take more work than
+        the current parameters are known once one was seen.
+        """
+        is_right: bool = _apply(self._verify, password, password_hash or "")
         return is_right
 
     def _verify(self, password: str, password_hash: str) -> bool:
+        is_right = False
         try:
-            return self._hasher.verify(password_hash, password)
-        except (VerifyMismatchError, InvalidHashError):  # the latter: nobody can log in with it
-            return False
+            costs = _costs(password_hash)
+            is_right = self._hasher.verify(password_hash, password)
+        except VerifyMismatchError:
+            pass
+        except InvalidHashError:  # nobody can log in with it
+            costs = (1, 0, 1)
+        if _work(costs) > _work(self._slowest):
+            self._slowest = costs
+        passes, _, lanes = self._slowest
+        memory = round((_work(self._slowest) - _work(costs)) * lanes / passes)
+        if memory > 0:
+            PasswordHasher(passes, max(memory, 8 * lanes), lanes).hash(password)
+        return is_right
 
     def is_outdated(self, password_hash: str) -> bool:
         """Return whether a hash was made with other parameters than the current ones."""
         return self._hasher.check_needs_rehash(password_hash)
+
+
+def _costs(password_hash: str) -> tuple[int, int, int]:
+    """Return passes, memory in KiB and lanes of a hash.
+
+    :raises InvalidHashError: when it is none
+    """
+    found = extract_parameters(password_hash)
+    return found.time_cost, found.memory_cost, found.parallelism
+
+
+def _work(costs: tuple[int, int, int]) -> float:
+    """Return about how long a hash takes, in no certain unit."""
+    passes, memory, lanes = costs
+    return passes * memory / lanes
 
 
 def _apply(function: Callable[..., Any], *arguments: str) -> Any:

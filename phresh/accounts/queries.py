@@ -7,6 +7,7 @@ from sqlalchemy import (
     Executable,
     Select,
     delete,
+    false,
     func,
     insert,
     or_,
@@ -16,13 +17,15 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import aliased
 
-from phresh.accounts.models import Token, User
+from phresh.accounts.models import RESERVED, ReleasedUsername, Token, User
 from phresh.database.statements import Value, json_object, query, row_json
 
 RENDERED = row_json(
     *(getattr(User, name) for name in ("id", "email", "username", "created_at", "updated_at"))
 )
-CREDENTIALS = (User.id, User.email, User.username, User.password_hash, User.is_active)
+CREDENTIALS = (
+    *(User.id, User.email, User.email_key, User.username, User.password_hash, User.is_active),
+)
 
 
 def public_user(user_id: Any) -> ColumnElement[Any]:
@@ -34,6 +37,19 @@ def public_user(user_id: Any) -> ColumnElement[Any]:
 def has_username(username: Value) -> ColumnElement[bool]:
     """Return the condition that a user has that username, ignoring case."""
     return func.lower(User.username) == func.lower(username)
+
+
+def account_named(username: Value) -> ColumnElement[Any]:
+    """Return the SQL for the id of the account that has a username, or has just given it up.
+
+    For what was named before the account took another name; null for no account.
+    """
+    person, name = aliased(User), func.lower(username)
+    has = select(person.id).where(func.lower(person.username) == name)
+    had = select(ReleasedUsername.user_id).where(
+        ReleasedUsername.username == name, ReleasedUsername.released_at > func.now() - RESERVED
+    )
+    return func.coalesce(has.scalar_subquery(), had.scalar_subquery())
 
 
 def _by_id(user_id: Value) -> Select[Any]:
@@ -53,6 +69,12 @@ def id_of_user(*, username: Value) -> Executable:
 
 
 @query
+def is_named(*, username: Value, user_id: Value) -> Executable:
+    """Select whether an account has a username, or has just given it up."""
+    return select(func.coalesce(account_named(username) == user_id, false()))
+
+
+@query
 def locked_user(*, user_id: Value) -> Executable:
     """Lock a user against deletion until this transaction ends."""
     return select(User.id).where(User.id == user_id).with_for_update(read=True, key_share=True)
@@ -60,16 +82,16 @@ def locked_user(*, user_id: Value) -> Executable:
 
 @query
 def locked_users(*, username: Value, user_id: Value) -> Executable:
-    """Lock two users against deletion; select their ids, and which one has the username."""
-    is_named = has_username(username)
-    users = select(User.id, is_named).where(or_(is_named, User.id == user_id)).order_by(User.id)
+    """Lock two users against deletion; select their ids, and which one has or had the username."""
+    named = User.id == account_named(username)
+    users = select(User.id, named).where(or_(named, User.id == user_id)).order_by(User.id)
     return users.with_for_update(read=True, key_share=True)
 
 
 @query
-def credentials_by_email(*, email: Value) -> Executable:
+def credentials_by_email(*, email_key: Value) -> Executable:
     """Select the credentials of the account with an email."""
-    return select(*CREDENTIALS).where(func.lower(User.email) == func.lower(email))
+    return select(*CREDENTIALS).where(User.email_key == email_key)
 
 
 @query
@@ -79,9 +101,10 @@ def credentials_by_id(*, user_id: Value) -> Executable:
 
 
 @query
-def locked_credentials(*, user_id: Value, password_hash: Value) -> Executable:
-    """Lock a user against changes; no row if the password has changed."""
-    unchanged = (User.id == user_id, User.password_hash == password_hash, User.is_active)
+def locked_credentials(*, user_id: Value, email_key: Value, password_hash: Value) -> Executable:
+    """Lock a user against changes; no row if the email or the password has changed."""
+    same = (User.email_key == email_key, User.password_hash == password_hash)
+    unchanged = (User.id == user_id, *same, User.is_active)
     return select(User.id).where(*unchanged).with_for_update(key_share=True)
 
 
@@ -124,6 +147,11 @@ def new_token(*, user_id: Value, token_hash: Value, seconds: Value) -> Executabl
 @query
 def user_of_token(*, token_hash: Value) -> Executable:
     """Select the user of a token; no row if it is not valid or the account is disabled."""
+    return valid_token(token_hash)
+
+
+def valid_token(token_hash: Value) -> Any:
+    """Return the SQL for the user of a token."""
     user = select(User.id, User.username).join(Token, Token.user_id == User.id)
     return user.where(Token.hash == token_hash, Token.expires_at > func.now(), User.is_active)
 
@@ -139,6 +167,13 @@ def deleted_tokens(*, user_id: Value, **kept: Value) -> Executable:
     """Delete all tokens of a user, except the one with the hash ``but``, if that is passed."""
     others = [Token.hash != token_hash for token_hash in kept.values()]
     return delete(Token).where(Token.user_id == user_id, *others)
+
+
+@query
+def deleted_released_usernames() -> Executable:
+    """Delete the usernames that are no longer reserved."""
+    free = ReleasedUsername.released_at <= func.now() - RESERVED
+    return delete(ReleasedUsername).where(free).returning(ReleasedUsername.username)
 
 
 @query

@@ -1,7 +1,6 @@
 """The schemas of users and tokens."""
 
 import re
-from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -11,13 +10,12 @@ from marshmallow import (
     Schema,
     ValidationError,
     fields,
-    post_load,
     validate,
     validates_schema,
 )
 from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
-from phresh.accounts.models import EMAIL_MAX
+from phresh.accounts.models import EMAIL_MAX, email_key
 from phresh.web.fields import USERNAME, USERNAME_MAX, USERNAME_MIN, BoundedString, RawText, Text
 
 # ASVS 5.0 6.2.1, 6.2.4, 6.2.5, 6.2.9: a minimum length, not common, any characters.
@@ -30,7 +28,9 @@ PASSWORD = {"format": "password", "example": "four cats on a roof"}
 
 
 def normalized(email: str) -> str:
-    """Return the canonical form of an email address: NFC, the domain in lower case and Unicode.
+    """Return the form of an email address that is stored: NFC, the domain in lower case.
+
+    An internationalized domain is in Unicode, not in Punycode.
 
     :raises EmailNotValidError: when it is not an email address
     """
@@ -47,9 +47,12 @@ class Email(Text):
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> str:
         text = super()._deserialize(value, attr, data, **kwargs)
         try:
-            return normalized(text)
+            email = normalized(text)
         except EmailNotValidError as error:
             raise ValidationError(str(error)) from None
+        if len(email_key(email)) > EMAIL_MAX:
+            raise ValidationError("The compatibility forms (NFKC) of its characters are too long.")
+        return email
 
 
 class Username(BoundedString):
@@ -105,6 +108,7 @@ def is_a_name(password: str, *names: str) -> bool:
 
 
 IS_A_NAME = "Must not be the username or the email."
+GUESSABLE = "Must not be your password."
 
 
 class UserSchema(Schema):
@@ -181,9 +185,3 @@ class LoginSchema(Schema):
         metadata={**EMAIL, "description": "Your email address"},
     )
     password = RawText(required=True, min_length=1, max_length=PASSWORD_MAX, metadata=PASSWORD)
-
-    @post_load
-    def _normalize(self, form: dict[str, str], **_: Any) -> dict[str, str]:
-        with suppress(EmailNotValidError):  # no account has it
-            form["username"] = normalized(form["username"])
-        return form

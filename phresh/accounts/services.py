@@ -3,10 +3,12 @@
 from typing import NamedTuple
 
 from phresh.accounts import limits, queries
+from phresh.accounts.limits import Limit
 from phresh.accounts.passwords import passwords
-from phresh.accounts.tokens import digest
+from phresh.accounts.tokens import note_user
 from phresh.database.statements import Query
 from phresh.database.transactions import fetch, fetch_autocommit
+from phresh.web.addresses import client_network
 
 
 class Credentials(NamedTuple):
@@ -14,30 +16,40 @@ class Credentials(NamedTuple):
 
     user_id: int
     email: str
+    email_key: str
     username: str
     password_hash: str
     is_active: bool
 
 
-def verify_credentials(query: Query, password: str, name: str) -> Credentials | None:
+def verify_credentials(
+    query: Query, password: str, account: str, failures: list[Limit]
+) -> Credentials | None:
     """Return the credentials that a query finds, if the password is right and they are active.
 
-    It takes as long when the query finds none. Respond 429 after too many wrong passwords. What
-    is done next must begin with :func:`still_valid`.
+    It takes as long when the query finds none. What is done next must begin with
+    :func:`still_valid`.
 
-    :param name: for counting wrong passwords when the query finds no credentials
+    :param account: the one that has one turn at a time
+    :param failures: the limits on wrong passwords: respond 429 when one is reached
     """
-    with passwords().turn():
-        found = [Credentials(*row) for row in fetch_autocommit(query)]
-        user = f"user {found[0].user_id}" if found else digest(name).hex()
-        failures = limits.failed_logins(user)
+    with passwords().turn(client_network(), account):
         limits.reject_if_exceeded(failures)
-        password_hash = found[0].password_hash if found else None
-        is_right = passwords().verify(password, password_hash)
-        if is_right and found[0].is_active:
-            return found[0]
+        rows = fetch_autocommit(query)
+        found = Credentials(*rows[0]) if rows else None
+        if found is not None:
+            note_user(found.user_id)
+        is_right = passwords().verify(password, found and found.password_hash)
+        if found is not None and is_right and found.is_active:
+            return found
         limits.record(failures)
         return None
+
+
+def hashed_password(password: str, account: str) -> str:
+    """Return the hash of a password, made in the turn of an account."""
+    with passwords().turn(client_network(), account):
+        return passwords().hash(password)
 
 
 def still_valid(found: Credentials) -> bool:
@@ -45,5 +57,5 @@ def still_valid(found: Credentials) -> bool:
 
     Nobody can change them until the transaction ends.
     """
-    held = {"user_id": found.user_id, "password_hash": found.password_hash}
+    held = {name: getattr(found, name) for name in ("user_id", "email_key", "password_hash")}
     return bool(fetch(queries.locked_credentials(**held)))

@@ -1,4 +1,4 @@
-"""Tokens, and the decorators that say who may use a view."""
+"""Tokens, and the decorators that say who may use a view; they count what is written."""
 
 import hashlib
 import secrets
@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, NoReturn
 from flask import current_app, g, request
 from flask_smorest import abort
 
-from phresh.accounts import queries
+from phresh.accounts import limits, queries
 from phresh.database.transactions import fetch, fetch_autocommit
-from phresh.web.blueprint import Blueprint
+from phresh.web.blueprint import READING, Blueprint
 from phresh.web.openapi import SECURITY
 
 AUTHORIZATION_MAX = 1_000  # characters; our own are 50
@@ -30,6 +30,11 @@ def new_token(user_id: int) -> dict[str, Any]:
     token, seconds = secrets.token_urlsafe(32), current_app.config["TOKEN_LIFETIME"]
     fetch(queries.new_token(user_id=user_id, token_hash=digest(token), seconds=seconds))
     return {"access_token": token, "token_type": "bearer", "expires_in": seconds}
+
+
+def note_user(user_id: int) -> None:
+    """Note for the log which account a request without a token is for."""
+    g.user_id = user_id
 
 
 def digest(text: str) -> bytes:
@@ -52,9 +57,10 @@ def login_to_post(view: Callable[..., Any]) -> Any:
     return _with_account(view, [*SECURITY, {}], lambda: not current_app.config["GUEST_POSTING"])
 
 
-def login_not_required(view: Callable[..., Any]) -> Any:
+def login_not_required(view: Any) -> Any:
     """Mark a view that anyone may use, and that ignores tokens."""
-    view.is_public = True  # type: ignore[attr-defined] # typed as a callable, it is a function
+    view.is_public = True
+    view.before_writing = lambda: limits.count(limits.writes_by_address())
     return view
 
 
@@ -64,9 +70,12 @@ def _with_account(
     @wraps(view)
     def with_account(*args: Any, **kwargs: Any) -> Any:
         g.account = _account()
-        if g.account is None and is_required():
-            message = "Authentication required: send `Authorization: Bearer <token>`."
-            _reject(message, "Bearer")
+        if g.account is None:
+            if is_required():
+                message = "Authentication required: send `Authorization: Bearer <token>`."
+                _reject(message, "Bearer")
+            if request.environ["REQUEST_METHOD"] not in READING:
+                limits.count(limits.guest_writes())
         return view(*args, **kwargs)
 
     return Blueprint.doc(security=security)(with_account)
@@ -95,10 +104,14 @@ def _account() -> Account | None:
         reject_token()
     token_hash = digest(sent.token)
     # Not in the view's transaction: the view may take its time before that begins.
-    rows = fetch_autocommit(queries.user_of_token(token_hash=token_hash))
-    if not rows:
+    if request.environ["REQUEST_METHOD"] in READING:
+        rows = fetch_autocommit(queries.user_of_token(token_hash=token_hash))
+        found = rows[0] if rows else None
+    else:
+        found = limits.account_and_count(token_hash)
+    if found is None:
         reject_token()
-    [(user_id, username)] = rows
+    user_id, username = found
     return Account(user_id, username, token_hash)
 
 

@@ -7,9 +7,10 @@ from flask_smorest import abort
 from psycopg2.errors import UniqueViolation
 
 from phresh.accounts import limits, queries
-from phresh.accounts.models import UNIQUE_EMAIL, UNIQUE_USERNAME
+from phresh.accounts.models import UNIQUE_EMAIL, UNIQUE_USERNAME, email_key
 from phresh.accounts.passwords import passwords
 from phresh.accounts.schemas import (
+    GUESSABLE,
     IS_A_NAME,
     LoginSchema,
     RegisteredUserSchema,
@@ -19,12 +20,15 @@ from phresh.accounts.schemas import (
     UserUpdateSchema,
     is_a_name,
 )
-from phresh.accounts.services import still_valid, verify_credentials
+from phresh.accounts.services import Credentials, hashed_password, still_valid, verify_credentials
 from phresh.accounts.tokens import (
+    Account,
     current_account,
+    digest,
     login_not_required,
     login_required,
     new_token,
+    note_user,
     reject_token,
 )
 from phresh.database.statements import Query
@@ -50,18 +54,18 @@ TAKEN = {
 @blp.arguments(envelope("new_user", UserCreateSchema))
 @blp.response(201, RegisteredUserSchema, headers=LOCATION, holds=SECRETS)
 @blp.alt_response(409)
-@blp.alt_response(429)
 def create_user(user: dict[str, str]) -> tuple[str, dict[str, str]]:
     """Register
 
     The response has an access token, so that you need not log in.
     """
-    registrations = limits.registrations()
-    with passwords().turn():
-        limits.reject_if_exceeded(registrations)
-        limits.record(registrations)
-        user["password_hash"] = passwords().hash(user.pop("password"))
-    [(text, user_id)] = _unless_taken(queries.new_user(**user))
+    limits.count(limits.registrations())
+    key = email_key(user["email"])
+    account = digest(key).hex()
+    user["password_hash"] = hashed_password(user.pop("password"), account)
+    [(text, user_id)] = _unless_taken(queries.new_user(**user, email_key=key))
+    note_user(user_id)
+    limits.remember(account)
     registered = {**current_app.json.loads(text), "access_token": new_token(user_id)}
     headers = {"Location": ME, "ETag": etag_of(text), **NO_STORE}
     return current_app.json.dumps(registered), headers
@@ -72,22 +76,23 @@ def create_user(user: dict[str, str]) -> tuple[str, dict[str, str]]:
 @blp.arguments(LoginSchema, location="form")
 @blp.response(200, TokenSchema, holds=SECRETS)
 @blp.alt_response(401)
-@blp.alt_response(429)
 def create_token(form: dict[str, str]) -> tuple[str, dict[str, str]]:
     """Log in
 
     Send the email in the field `username`, and the password: the password flow of OAuth 2.
     """
-    email, password = form["username"], form["password"]
-    query = queries.credentials_by_email(email=email)
-    found = verify_credentials(query, password, email.lower())
+    key, password = email_key(form["username"]), form["password"]
+    account = digest(key).hex()  # for a limit, known and unknown emails are alike
+    limits.count(limits.logins(account))
+    query = queries.credentials_by_email(email_key=key)
+    found = verify_credentials(query, password, account, limits.failed_logins(account))
     password_hash = None
     if found is not None and passwords().is_outdated(found.password_hash):
-        with passwords().turn():
-            password_hash = passwords().hash(password)
+        password_hash = hashed_password(password, account)
     if found is None or not still_valid(found):
         challenge = {"WWW-Authenticate": "Bearer"}
         abort(401, message="Wrong email or password.", headers=challenge)
+    limits.remember(account)
     if password_hash is not None:
         fetch(queries.rehashed_password(user_id=found.user_id, password_hash=password_hash))
     return current_app.json.dumps(new_token(found.user_id)), NO_STORE
@@ -118,7 +123,6 @@ def get_me() -> str:
 @blp.response(200, UserSchema, holds=CONTACT_DATA)
 @blp.alt_response(403)
 @blp.alt_response(409)
-@blp.alt_response(429)
 def update_me(changes: dict[str, str]) -> str:
     """Change your account
 
@@ -127,8 +131,14 @@ def update_me(changes: dict[str, str]) -> str:
     """
     account = current_account()
     changes_login = "email" in changes or "password" in changes
+    username = changes.get("username", account.username)
+    renames = username.lower() != account.username.lower()
+    if "email" in changes or renames:  # the response says whether it is taken
+        limits.count(limits.registrations())
     if "old_password" in changes:
-        changes = _confirmed_changes(account.user_id, **changes)
+        changes = _confirmed_changes(account, **changes)
+    elif renames and _verify(account, username) is not None:
+        abort(422, messages={"json": {"user_update": {"username": [GUESSABLE]}}})
     text = _me(_unless_taken(queries.changed_user(user_id=account.user_id, **changes)))
     if changes_login:
         fetch(queries.deleted_tokens(user_id=account.user_id, but=account.token_hash))
@@ -136,22 +146,31 @@ def update_me(changes: dict[str, str]) -> str:
 
 
 def _confirmed_changes(
-    user_id: int, *, old_password: str, password: str | None = None, **changes: str
+    account: Account, *, old_password: str, password: str | None = None, **changes: str
 ) -> dict[str, str]:
     """Return the changes with a hash of the new password; respond 403 if the old one is wrong."""
-    query = queries.credentials_by_id(user_id=user_id)
-    found = verify_credentials(query, old_password, str(user_id))
-    if found is not None:
-        names = (changes.get("username", found.username), changes.get("email", found.email))
-        if is_a_name(password or old_password, *names):
-            abort(422, messages={"json": {"user_update": {"password": [IS_A_NAME]}}})
-        if password is not None:
-            with passwords().turn():
-                changes["password_hash"] = passwords().hash(password)
-    if found is None or not still_valid(found):
-        _me(fetch(queries.user_by_id(user_id=user_id)))
+    found = _verify(account, old_password)
+    if found is None:
+        _me(fetch(queries.user_by_id(user_id=account.user_id)))
         abort(403, message="The old password is wrong.")
+    names = (changes.get("username", found.username), changes.get("email", found.email))
+    if is_a_name(password or old_password, *names):
+        abort(422, messages={"json": {"user_update": {"password": [IS_A_NAME]}}})
+    if password is not None:
+        changes["password_hash"] = hashed_password(password, f"user {account.user_id}")
+    if "email" in changes:
+        changes["email_key"] = email_key(changes["email"])
+    if not still_valid(found):
+        _me(fetch(queries.user_by_id(user_id=account.user_id)))
+        abort(403, message="The email or the password has just been changed. Log in again.")
     return changes
+
+
+def _verify(account: Account, password: str) -> Credentials | None:
+    """Return the credentials of the current user if a password is theirs."""
+    query = queries.credentials_by_id(user_id=account.user_id)
+    failures = limits.failed_changes(account.token_hash.hex())
+    return verify_credentials(query, password, f"user {account.user_id}", failures)
 
 
 def _unless_taken(query: Query) -> list[tuple[Any, ...]]:

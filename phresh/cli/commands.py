@@ -17,7 +17,12 @@ from psycopg2.extensions import make_dsn
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from phresh.accounts import limits
-from phresh.accounts.queries import deleted_expired_tokens, deleted_tokens, disabled_user
+from phresh.accounts.queries import (
+    deleted_expired_tokens,
+    deleted_released_usernames,
+    deleted_tokens,
+    disabled_user,
+)
 from phresh.cleanings.queries import changed_cleaning, deleted_cleaning
 from phresh.cleanings.schemas import CleaningUpdateSchema
 from phresh.cli.demo import EVALUATIONS, JOBS, OFFERS, PEOPLE, add_many, add_samples
@@ -116,11 +121,14 @@ def psql(arguments: tuple[str, ...]) -> NoReturn:
 
 @click.command("remove-expired")
 def remove_expired() -> None:
-    """Delete expired idempotency keys, tokens and login counters."""
+    """Delete expired idempotency keys, tokens, counters of rate limits and reserved usernames."""
     keys = len(_rows(deleted_old_keys()))
     tokens = len(_rows(deleted_expired_tokens()))
-    attempts = len(_rows(limits.deleted_old_attempts()))
-    click.echo(f"Deleted {keys} idempotency keys, {tokens} tokens, {attempts} login counters.")
+    counters = len(_rows(limits.deleted_old_quotas()))
+    names = len(_rows(deleted_released_usernames()))
+    click.echo(
+        f"Deleted {keys} idempotency keys, {tokens} tokens, {counters} counters, {names} usernames."
+    )
 
 
 class JSONObject(click.ParamType):

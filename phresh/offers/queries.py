@@ -2,8 +2,7 @@
 
 from sqlalchemy import Executable, delete, func, insert, select, update
 
-from phresh.accounts.models import User
-from phresh.accounts.queries import has_username, public_user
+from phresh.accounts.queries import account_named, public_user
 from phresh.cleanings.models import Cleaning
 from phresh.database.statements import Query, Value, query, row_json
 from phresh.offers.models import Offer
@@ -32,9 +31,9 @@ def _offer_page(page: Page, **values: Value) -> Executable:
 
 @query
 def offer_by_username(*, cleaning_id: Value, username: Value) -> Executable:
-    """Select a bidder's offer on a cleaning, its id and status."""
-    offer = select(RENDERED, Offer.id, Offer.status).join(User, User.id == Offer.user_id)
-    return offer.where(Offer.cleaning_id == cleaning_id, has_username(username))
+    """Select the offer of the account that has the username, or had it, its id and status."""
+    offer = select(RENDERED, Offer.id, Offer.status)
+    return offer.where(Offer.cleaning_id == cleaning_id, Offer.user_id == account_named(username))
 
 
 @query

@@ -4,7 +4,9 @@ from typing import Any
 
 from flask_smorest import abort
 
+from phresh.accounts.queries import is_named
 from phresh.accounts.tokens import current_account, login_required
+from phresh.database.transactions import fetch
 from phresh.offers import queries, services
 from phresh.offers.schemas import (
     MyOfferListSchema,
@@ -70,8 +72,7 @@ def list_offers(query: dict[str, Any], cleaning_id: int) -> tuple[str, dict[str,
 def get_offer(cleaning_id: int, username: str) -> str:
     """Get an offer of yours or on your cleaning"""
     # Others do not learn whether there is an offer.
-    is_own = username.lower() == current_account().username.lower()
-    if not _owns(cleaning_id) and not is_own:
+    if not _owns(cleaning_id) and not _is_named(username):
         abort(403, message="Only the bidder and the owner of the cleaning can see an offer.")
     return services.find_bid(username, cleaning_id).text
 
@@ -127,6 +128,15 @@ def list_my_offers(query: dict[str, Any]) -> tuple[str, dict[str, str]]:
     page: Page = query.pop("page")
     user_id = current_account().user_id
     return page.respond(queries.offer_page(page, user_id=user_id, **query))
+
+
+def _is_named(username: str) -> bool:
+    """Return whether the current user has that username, or had it when making an offer."""
+    account = current_account()
+    if username.lower() == account.username.lower():
+        return True
+    [(is_former,)] = fetch(is_named(username=username, user_id=account.user_id))
+    return bool(is_former)
 
 
 def _owns(cleaning_id: int) -> bool:

@@ -54,6 +54,8 @@ def _end(response: Any) -> Any:
     }
     if (account := context.get("account")) is not None:
         fields["user_id"] = account.user_id
+    elif (user_id := context.get("user_id")) is not None:  # who logs in or registers
+        fields["user_id"] = user_id
     access.info("request", extra={"fields": fields})
     return response
 

@@ -211,7 +211,19 @@ def _in_unit(view: Any, methods: set[str]) -> Any:
     declared: Declared = view.declared
     declared.reads_token = "security" in view._apidoc.get("manual_doc", {})
     declared.sets_etag = "etag" in view._apidoc
-    return read_only(view) if methods <= READING else transaction(view)
+    if methods <= READING:
+        return read_only(view)
+    before: Callable[[], None] | None = getattr(view, "before_writing", None)
+    return transaction(view if before is None else _preceded(view, before))
+
+
+def _preceded(view: Any, before: Callable[[], None]) -> Any:
+    @wraps(view)
+    def preceded(*args: Any, **kwargs: Any) -> Any:
+        before()
+        return view(*args, **kwargs)
+
+    return preceded
 
 
 def _with_idempotency_key(

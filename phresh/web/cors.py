@@ -33,7 +33,15 @@ def init_app(app: Flask) -> None:
             "If-None-Match",
             "Idempotency-Key",
         ],
-        "expose_headers": ["ETag", "Link", "Location", "Retry-After", "X-Request-Id"],
+        "expose_headers": [
+            "ETag",
+            "Link",
+            "Location",
+            "RateLimit",
+            "RateLimit-Policy",
+            "Retry-After",
+            "X-Request-Id",
+        ],
         "vary_header": False,
     }
     computed = get_cors_options(app, DEFAULT_OPTIONS, options)

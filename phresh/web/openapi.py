@@ -31,7 +31,7 @@ PRECONDITIONS = ("IF_MATCH", "IF_NONE_MATCH")
 HAVE_ETAG = {"get": {200}, "put": {200}, "patch": {200}, "post": {201}, "delete": set()}
 
 LOCATION = {"Location": {"description": "URL of the new resource", "schema": {"type": "string"}}}
-
+RATE_LIMITS = {"RateLimit-Policy": "RATELIMIT_POLICY", "RateLimit": "RATELIMIT"}
 
 # The settings that the document depends on.
 SETTINGS = ("API_VERSION", "GUEST_POSTING")
@@ -128,12 +128,21 @@ class Api(flask_smorest.Api):
         for status in HTTPStatus:
             if status >= 300:
                 response = {"description": status.phrase, **(problem if status >= 400 else {})}
+                if status == HTTPStatus.TOO_MANY_REQUESTS:
+                    response["headers"] = {**RATE_LIMITS, "Retry-After": "RETRY_AFTER"}
                 self.spec.components.response(status.name, response, lazy=True)
 
     def _register_etag_headers(self) -> None:
         tag = {"schema": {"type": "string"}}
         description = "Entity tag of this representation"
         self.spec.components.header("ETAG", {"description": description, **tag}, lazy=True)
+        for name, description, kind in (
+            ("RETRY_AFTER", "Seconds to wait", "integer"),
+            ("RATELIMIT_POLICY", "Limits: `q` requests in `w` seconds", "string"),
+            ("RATELIMIT", "`r` requests are left, and in `t` seconds there is one more", "string"),
+        ):
+            header = {"description": description, "schema": {"type": kind}}
+            self.spec.components.header(name, header, lazy=True)
         for name, why in (
             ("If-Match", "Respond 412 unless the ETag still matches"),
             ("If-None-Match", "Respond 304 (to a write: 412) if the ETag matches"),
@@ -171,11 +180,14 @@ class _OperationPlugin(BasePlugin):
             statuses = {int(status) for status in operation["responses"]} | {500}
             if rule.rule.startswith("/api/"):
                 statuses |= {412, 422, 503}
-                statuses |= {304} if method == "get" else set()
+                statuses |= {304} if method == "get" else {429}
                 parameters = operation.setdefault("parameters", [])
                 # blp.etag has named them.
                 parameters += [name for name in PRECONDITIONS if name not in parameters]
                 success = min(operation["responses"], key=int)
+                if method != "get":
+                    response = operation["responses"][success]
+                    response["headers"] = {**response.get("headers", {}), **RATE_LIMITS}
                 if int(success) in HAVE_ETAG[method]:
                     operation["responses"][success].setdefault("headers", {})["ETag"] = "ETAG"
             if "requestBody" in operation:

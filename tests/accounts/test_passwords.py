@@ -6,6 +6,7 @@ import secrets
 import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, as_completed, wait
+from contextlib import suppress
 from itertools import islice
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ import psycopg2
 import pytest
 from argon2 import PasswordHasher, Type, extract_parameters
 from argon2.exceptions import HashingError
+from werkzeug.exceptions import ServiceUnavailable
 from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
 import phresh.accounts.passwords
@@ -20,6 +22,7 @@ from phresh import create_app
 from phresh.config import read_settings
 from phresh.database.pool import Pool
 from phresh.database.transactions import UnitOfWork
+from phresh.web.turns import Turns
 from tests.tools.users import PASSWORD
 
 USERS = "/api/users/"
@@ -148,7 +151,7 @@ def test_a_password_is_neither_normalized_nor_trimmed(client):
 
 @pytest.mark.parametrize("write", [str, str.upper, str.title])
 def test_the_3000_most_common_passwords_are_rejected_in_any_case(make_app, anna, write):
-    client = make_app(MAX_CONTENT_LENGTH=10**6).test_client()
+    client = make_app(WRITES_PER_ADDRESS=3000).test_client()
     listed = [text for text in FREQUENCY_LISTS["passwords"] if len(text) >= 8]
     for password in listed[:3000]:
         assert password_error(register(client, write(password))) == "This password is too common."
@@ -208,6 +211,18 @@ def test_a_change_that_makes_the_password_equal_to_username_or_email_is_rejected
     response = patch(client, anna, **{"old_password": old_password, **changes})
     assert password_error(response) == EQUALS_NAME
     assert client.get(ME, headers={"Authorization": f"Bearer {anna.token}"}).json == before
+
+
+def test_a_change_that_makes_the_username_equal_to_the_password_is_rejected(client, make_user):
+    """Also where the password is not sent; then a name can only be compared as it is written."""
+    cheap = PasswordHasher(1, 8, 1)
+    anna = make_user("anna", email=ANNA, password_hash=cheap.hash("cats-on-a-roof"))
+    response = patch(client, anna, username="cats-on-a-roof")
+    assert response.status_code == 422
+    assert response.json["errors"] == [
+        {"pointer": "/user_update/username", "detail": "Must not be your password."}
+    ]
+    assert patch(client, anna, username="cats-on-a-tree").status_code == 200
 
 
 # Hashing
@@ -273,15 +288,20 @@ def test_login_keeps_a_hash_with_current_costs(client, anna, sql):
 @pytest.fixture
 def client_with_concurrent_change(make_app, anna, monkeypatch):
     """Change anna's password right after a request verified it; return a client of the app."""
-    app = make_app(HASHES_AT_ONCE=2, ARGON2_MEMORY_COST=16)
+    return change_meanwhile(make_app, anna, monkeypatch, password=OTHER_PASSWORD)
+
+
+def change_meanwhile(make_app, anna, monkeypatch, **new):
+    """By another worker, since one hashes for one account at a time."""
+    app, worker = (make_app(ARGON2_MEMORY_COST=16) for _ in range(2))
     verify = PasswordHasher.verify
 
     def verify_then_change(self, *arguments):
         monkeypatch.setattr(PasswordHasher, "verify", verify)
         is_right = verify(self, *arguments)
-        new = {"password": OTHER_PASSWORD, "old_password": PASSWORD}
         with ThreadPoolExecutor(1) as pool:  # another request has a context of its own
-            response = pool.submit(patch, app.test_client(), anna, **new).result()
+            changing = pool.submit(patch, worker.test_client(), anna, old_password=PASSWORD, **new)
+            response = changing.result()
         assert response.status_code == 200
         return is_right
 
@@ -296,6 +316,13 @@ def test_login_with_a_concurrently_changed_password_leaves_no_valid_token(
     token = response.json.get("access_token")
     headers = {"Authorization": f"Bearer {token}"}
     assert client_with_concurrent_change.get(ME, headers=headers).status_code == 401
+
+
+def test_login_with_a_concurrently_changed_email_returns_no_token(make_app, anna, monkeypatch, sql):
+    client = change_meanwhile(make_app, anna, monkeypatch, email="new@phresh.io")
+    assert log_in(client).status_code == 401
+    assert sql("SELECT count(*) FROM tokens") == [(1,)]
+    assert log_in(client, "new@phresh.io").status_code == 200
 
 
 def test_replacing_a_hash_does_not_undo_a_concurrent_password_change(
@@ -329,7 +356,7 @@ def login_outcome(client, hashed, email, password=OTHER_PASSWORD):
     """Log in; return the parts of the response that could differ, and the hashed passwords."""
     hashed.clear()
     response = log_in(client, email, password)
-    own = ("Date", "Retry-After", "X-Request-Id")
+    own = ("Date", "Retry-After", "X-Request-Id", "RateLimit")
     headers = [pair for pair in response.headers if pair[0] not in own]
     body = response.data.replace(response.headers["X-Request-Id"].encode(), b"id")
     return response.status_code, headers, body, list(hashed)
@@ -367,7 +394,100 @@ def test_failed_logins_send_the_same_statements_for_known_and_unknown_emails(
     assert sent[0] == sent[1]
 
 
+@pytest.fixture
+def work(monkeypatch):
+    """Record what each hash costs: passes times memory for each lane."""
+    recorded = []
+    made, verified = PasswordHasher.hash, PasswordHasher.verify
+
+    def record(passes, memory, lanes):
+        recorded.append(passes * memory / lanes)
+
+    def hash_(self, password):
+        record(self.time_cost, self.memory_cost, self.parallelism)
+        return made(self, password)
+
+    def verify(self, password_hash, password):
+        record(*costs_of(password_hash))
+        return verified(self, password_hash, password)
+
+    monkeypatch.setattr(PasswordHasher, "hash", hash_)
+    monkeypatch.setattr(PasswordHasher, "verify", verify)
+    return recorded
+
+
+COSTS_OF_OLD_HASHES = [(1, 8, 1), (1, 64, 1), (2, 64, 1), (4, 64, 2), (3, 128, 1)]
+
+
+@pytest.mark.parametrize("current", COSTS_OF_OLD_HASHES)
+def test_a_failed_login_costs_the_same_whatever_the_account_and_its_hash(
+    make_app, make_user, work, current
+):
+    """None at all, one without a password, a disabled one, and hashes with former costs."""
+    names = ("ARGON2_TIME_COST", "ARGON2_MEMORY_COST", "ARGON2_PARALLELISM")
+    client = make_app(
+        **dict(zip(names, current, strict=True)),
+        LOGIN_FAILURES_PER_ADDRESS=99,
+    ).test_client()
+    hashes = [PasswordHasher(*costs).hash(PASSWORD) for costs in COSTS_OF_OLD_HASHES]
+    emails = [make_user(password_hash=one).email for one in hashes]
+    emails += [
+        make_user(password_hash="!").email,
+        make_user(password_hash=hashes[0], is_active=False).email,
+        "nobody@phresh.example",
+    ]
+    log_in(client, emails[-4], OTHER_PASSWORD)  # the most expensive hash is known once seen
+    spent = []
+    for email in emails:
+        work.clear()
+        assert log_in(client, email, OTHER_PASSWORD).status_code == 401
+        spent.append(round(sum(work), -1))
+    work.clear()
+    assert log_in(client, emails[-2], PASSWORD).status_code == 401
+    assert {*spent, round(sum(work), -1)} == {380}
+
+
 # Concurrent hashing
+
+
+def test_one_client_and_one_account_have_one_turn_to_hash_at_a_time(app):
+    """However many requests they send: others do not wait behind them."""
+    turns = Turns(9, 0.01, "Too many.")
+
+    def has_turn(*names):
+        with app.test_request_context(), suppress(ServiceUnavailable), turns.turn(*names):
+            return True
+        return False
+
+    with app.test_request_context(), turns.turn("network", "account"):
+        assert not has_turn("network", "other")
+        assert not has_turn("elsewhere", "account")
+        assert not has_turn("network")
+        assert has_turn("elsewhere", "other")
+        assert has_turn("elsewhere")
+    assert has_turn("network", "account")
+    assert not turns._queues
+
+
+def test_a_flood_of_logins_to_one_account_lets_others_log_in(make_app, anna, ben):
+    """All but one of them wait for that one, and not for the turns of the worker."""
+    hasher = Hasher()
+    app = with_hasher(make_app(HASHES_AT_ONCE=2, HASH_TIMEOUT=60), hasher)
+
+    def attempt(number):
+        client = app.test_client()
+        client.environ_base["REMOTE_ADDR"] = f"192.0.2.{number}"
+        return log_in(client, ANNA if number else ben.email).status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        futures = [pool.submit(attempt, number) for number in range(1, 8)]
+        assert hasher.started.acquire(timeout=60)
+        others = pool.submit(attempt, 0)
+        assert hasher.started.acquire(timeout=60)
+        hasher.may_finish.set()
+        assert others.result() == 200
+    assert [future.result() for future in futures] == [200] * 7
+    assert hasher.peak == 2
 
 
 class Hasher:
@@ -407,16 +527,19 @@ def with_hasher(app, hasher):
 
 @pytest.mark.parametrize("at_once", [1, 3])
 def test_concurrent_hashes_are_limited_and_requests_without_a_turn_return_503(
-    make_app, anna, at_once
+    make_app, make_user, at_once
 ):
+    """Each from another address and to another account, since both have one turn at a time."""
+    users = [make_user() for _ in range(at_once + 4)]
     hasher = Hasher()
     app = with_hasher(make_app(HASHES_AT_ONCE=at_once, HASH_TIMEOUT=0.05), hasher)
 
     def attempt(number):
         client = app.test_client()
+        client.environ_base["REMOTE_ADDR"] = f"192.0.2.{number}"
         if number % 2:
-            return register(client, email=f"u{number}@phresh.io", username=f"user-{number}")
-        return log_in(client)
+            return register(client, email=f"u{number}@phresh.io", username=f"name-{number}")
+        return log_in(client, users[number].email)
 
     with ThreadPoolExecutor(at_once + 4) as pool:
         futures = [pool.submit(attempt, number) for number in range(at_once + 4)]
@@ -434,7 +557,7 @@ def test_concurrent_hashes_are_limited_and_requests_without_a_turn_return_503(
     statuses = sorted(future.result().status_code for future in futures)
     assert set(statuses[:at_once]) <= {200, 201}
     assert statuses[at_once:] == [503] * 4
-    assert log_in(app.test_client()).status_code == 200
+    assert log_in(app.test_client(), users[0].email).status_code == 200
 
 
 def test_a_login_that_waits_for_its_turn_to_hash_succeeds(make_app, anna):
@@ -619,7 +742,7 @@ def test_no_log_line_contains_secrets_when_the_tables_are_missing(make_database,
     assert_not_logged(lines(), tokens)
 
 
-@pytest.mark.parametrize("table", ["users", "tokens", "attempts", "cleanings"])
+@pytest.mark.parametrize("table", ["users", "tokens", "quotas", "cleanings"])
 @pytest.mark.parametrize(
     "error", [psycopg2.errors.NotNullViolation, psycopg2.errors.CheckViolation, RuntimeError]
 )

@@ -79,9 +79,13 @@ def test_remove_expired_deletes_expired_rows(run, anna, sql):
         "INSERT INTO tokens (hash, user_id, expires_at) VALUES (sha256('a'), :user, now())",
         user=anna.id,
     )
-    sql("INSERT INTO attempts (key, at) VALUES ('old', now() - interval '61 minutes')")
-    sql("INSERT INTO attempts (key, at) VALUES ('young', now() - interval '59 minutes')")
-    expected = "Deleted 0 idempotency keys, 1 tokens, 1 login counters.\n"
+    sql("INSERT INTO quotas (key, full_at) VALUES ('old', now() - interval '1 second')")
+    sql("INSERT INTO quotas (key, full_at) VALUES ('young', now() + interval '1 minute')")
+    released = "INSERT INTO released_usernames (username, user_id, released_at)"
+    sql(f"{released} VALUES ('old', 1, now() - interval '90 days')")
+    sql(f"{released} VALUES ('young', 1, now() - interval '89 days')")
+    expected = "Deleted 0 idempotency keys, 1 tokens, 1 counters, 1 usernames.\n"
     assert run("remove-expired") == (0, expected)
     assert anna.client.get("/api/users/me/").status_code == 200
-    assert sql("SELECT key FROM attempts") == [("young",)]
+    assert sql("SELECT key FROM quotas") == [("young",)]
+    assert sql("SELECT username FROM released_usernames") == [("young",)]

@@ -24,7 +24,7 @@ def tables(sql):
         return {
             name: sql(f"SELECT t::text FROM {name} t ORDER BY 1")
             for name in db.metadata.tables
-            if name != "attempts"
+            if name not in ("attempts", "quotas")
         }
 
     return read

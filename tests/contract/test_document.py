@@ -55,8 +55,7 @@ def expected_statuses(route, operation):
     statuses = {500, *route.errors, *(status for status in route.statuses if status >= 300)}
     if route.rule.startswith("/api/"):
         statuses |= {412, 422, 503}
-        if route.method == "GET":
-            statuses |= {304}
+        statuses |= {304} if route.method == "GET" else {429}
     if route.method == "POST" and 201 in route.statuses:
         statuses |= {409}  # an Idempotency-Key whose first request is running
     if "requestBody" in operation:

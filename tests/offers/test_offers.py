@@ -473,7 +473,7 @@ def test_an_action_sends_as_many_sql_statements_for_100_offers_as_for_one(
         counts[caller, action] = len(statements)
     assert counts == {
         ("dora", "make"): 4,
-        ("dora", "see"): 2,
+        ("dora", "see"): 3,
         ("dora", "rescind"): 4,
         ("anna", "accept"): 5,
         ("ben", "cancel"): 5,

@@ -10,6 +10,7 @@ from werkzeug.test import create_environ, run_wsgi_app
 
 from phresh import create_app
 from phresh.serving.logs import JSONFormatter, LoopHandler
+from tests.tools.users import PASSWORD
 
 LIST = "/api/cleanings/"
 
@@ -105,6 +106,22 @@ def test_the_access_log_has_the_id_of_the_current_user(client, anna, lines):
     anna.client.get("/api/users/me/")
     client.get("/api/users/me/")
     assert [line.get("user_id") for line in lines()] == [anna.id, None]
+
+
+def test_the_access_log_has_the_id_of_who_logs_in_or_registers(make_app, anna, lines, sql):
+    client = make_app().test_client()
+    new = {"email": "carl@phresh.io", "username": "carl", "password": PASSWORD}
+    client.post("/api/users/", json={"new_user": new})
+    client.post("/api/users/", json={"new_user": new})
+    for email in (anna.email, "nobody@phresh.example"):
+        for password in (PASSWORD, "wrong"):
+            client.post("/api/users/login/token/", data={"username": email, "password": password})
+    [(carl,)] = sql("SELECT id FROM users WHERE username = 'carl'")
+    found = [(line["status"], line.get("user_id")) for line in lines()]
+    assert found == [
+        *((201, carl), (409, None), (200, anna.id), (401, anna.id)),
+        *((401, None), (401, None)),
+    ]
 
 
 def test_bodies_and_query_strings_are_not_logged(client, lines):

@@ -63,7 +63,7 @@ class Route:
 
     :param statuses: for nobody, another user and the owner of what ``prepare`` makes
     :param errors: the error statuses in the document, but those that follow from the kind of
-        operation (401, 422, 500, 503; 400, 413 and 415 with a body)
+        operation (401, 422, 500, 503; 429 where it writes; 400, 413 and 415 with a body)
     :param send: arguments of the test client, instead of the document's example of the body
     :param example: the status of that example, which ``send`` replaces
     :param prepare: instead of the feature's

@@ -198,7 +198,8 @@ def test_cors_allows_every_origin_without_credentials(client):
         assert response.headers["Access-Control-Allow-Origin"] == "*"
         assert "Access-Control-Allow-Credentials" not in response.headers
         exposed = set(response.headers["Access-Control-Expose-Headers"].split(", "))
-        assert exposed == {"ETag", "Link", "Location", "Retry-After", "X-Request-Id"}
+        limits = {"RateLimit", "RateLimit-Policy", "Retry-After"}
+        assert exposed == {"ETag", "Link", "Location", "X-Request-Id", *limits}
 
 
 def test_a_preflight_allows_the_headers_that_clients_send(client):
