@@ -48,6 +48,9 @@ WHERE NOT EXISTS ( -- what belongs to an extension
 \gexec
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO :"app";
+GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO :"app"; -- of columns that are serial
 -- Those of later migrations too.
 ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA public
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO :"app";
+ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA public
+    GRANT USAGE ON SEQUENCES TO :"app";

@@ -117,6 +117,8 @@ def serving_url(owner_engine) -> Iterator[str]:
         connection.execute(text(f"{rights} ALL TABLES IN SCHEMA public TO {name}"))
         # Those of tables that a test makes.
         connection.execute(text(f"ALTER DEFAULT PRIVILEGES {rights} TABLES TO {name}"))
+        usage = f"ALTER DEFAULT PRIVILEGES GRANT USAGE ON SEQUENCES TO {name}"
+        connection.execute(text(usage))
     url = owner_engine.url.set(username=name, password=password)
     yield url.render_as_string(hide_password=False)
     with owner_engine.connect() as connection:

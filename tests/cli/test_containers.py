@@ -122,7 +122,9 @@ def test_the_table_of_a_later_migration_can_be_used_at_once(roles):
     served = create_engine(settings["DATABASE_URL"])
     with owner.begin() as connection:
         connection.execute(
-            text("CREATE TABLE notes (id integer GENERATED ALWAYS AS IDENTITY, text text)")
+            text(
+                "CREATE TABLE notes (id integer GENERATED ALWAYS AS IDENTITY, at serial, text text)"
+            )
         )
     with served.begin() as connection:
         connection.execute(text("INSERT INTO notes (text) VALUES ('x')"))

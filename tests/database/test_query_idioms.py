@@ -128,16 +128,16 @@ def unchecked_client(monkeypatch):
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["prepared", "unprepared"])
-def served(request, settings):
+def served(request, settings, owner_engine):
     """An app with one connection, and the tables."""
     if request.param and not settings["PREPARED_STATEMENTS"]:
         pytest.skip("Not through PgBouncer")
     app = create_app({**settings, "POOL_SIZE": 1, "PREPARED_STATEMENTS": request.param})
+    Base.metadata.create_all(owner_engine)
     with app.app_context():
-        Base.metadata.create_all(db.engine)
         yield app
-        Base.metadata.drop_all(db.engine)
         db.engine.dispose()
+    Base.metadata.drop_all(owner_engine)
 
 
 @pytest.fixture

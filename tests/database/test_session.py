@@ -73,14 +73,10 @@ def unchecked_client(monkeypatch):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def table(database_url):
-    app = create_app({"DATABASE_URL": database_url})
-    with app.app_context():
-        Base.metadata.create_all(db.engine)
+def table(settings, owner_engine):
+    Base.metadata.create_all(owner_engine)
     yield
-    with app.app_context():
-        Base.metadata.drop_all(db.engine)
-        db.engine.dispose()
+    Base.metadata.drop_all(owner_engine)
 
 
 @pytest.fixture
