@@ -1,9 +1,18 @@
 """The routes of cleanings, for the tests of all routes (tests/tools/features.py)."""
 
+from phresh.cleanings.models import CLEANING_TYPES, STATUSES
 from tests.tools.features import EVERYONE, OWNERS, Feature, Route
 
 ALL = "/api/cleanings/"
 ONE = f"{ALL}<id:cleaning_id>/"
+FILTERS = {
+    "cleaning_type": [None, *(CLEANING_TYPES[:count] for count in (1, 2, 3))],
+    "price_min": [None, "1"],
+    "price_max": [None, "2"],
+    "status": [None, *STATUSES[:2]],
+    "owner": [None, "anna"],
+    "q": [None, "a", "abc ab", "a b c d e f g h"],
+}
 
 
 def own_cleaning(world):
@@ -13,7 +22,7 @@ def own_cleaning(world):
 FEATURE = Feature(
     prepare=own_cleaning,
     routes=[
-        Route("GET", ALL, EVERYONE),
+        Route("GET", ALL, EVERYONE, filters=FILTERS, statements=68),
         Route("POST", ALL, (201, 201, 201)),
         Route("GET", ONE, EVERYONE, errors={404}),
         Route("PATCH", ONE, OWNERS, errors={403, 404, 409}),

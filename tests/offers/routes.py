@@ -1,5 +1,6 @@
 """The routes of offers, for the tests of all routes (tests/tools/features.py)."""
 
+from phresh.offers.models import STATUSES
 from tests.cleanings.routes import own_cleaning
 from tests.tools.features import ACCOUNTS, OWNERS, Feature, Route
 
@@ -58,7 +59,7 @@ FEATURE = Feature(
         Route("GET", ONE, ACCOUNTS, prepare=lambda world: offered(world, world.other)),
         Route("PUT", ONE, OWNERS, errors={403, 404, 409}),
         Route("PUT", ONE, OWNERS, prepare=lambda world: offered(world, world.other)),
-        Route("GET", MINE, ACCOUNTS),
+        Route("GET", MINE, ACCOUNTS, filters={"status": [None, *STATUSES[:2]]}, statements=4),
     ],
     rows={
         "offers": """

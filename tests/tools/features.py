@@ -28,7 +28,7 @@ has another one.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cache
@@ -67,6 +67,10 @@ class Route:
     :param send: arguments of the test client, instead of the document's example of the body
     :param example: the status of that example, which ``send`` replaces
     :param prepare: instead of the feature's
+    :param filters: of a list: values of each filter that can decide the shape of a statement;
+        None: not sent
+    :param statements: of a list: the number of statements that clients can choose, by default two
+        for each order
     """
 
     method: str
@@ -76,6 +80,8 @@ class Route:
     send: Mapping[str, Any] | None = None
     example: int | None = None
     prepare: Prepare | None = None
+    filters: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    statements: int | None = None
 
     def __str__(self) -> str:
         return f"{self.method} {self.rule}"
