@@ -709,7 +709,9 @@ def server(tmp_path, database_url, app):
     checkout = copy_checkout(tmp_path / "checkout")
     cheap = {"ARGON2_TIME_COST": "1", "ARGON2_MEMORY_COST": "8"}
     limits = {name: str(times) for name, times in LIMITS.items()}
-    server = Phresh(checkout, database_url, WORKERS="2", **cheap, **limits)
+    server = Phresh(
+        checkout, database_url, WORKERS="2", RATELIMIT_ENABLED="true", **cheap, **limits
+    )
     yield server
     assert server.stop() == 0
 
