@@ -322,7 +322,8 @@ def measure(name: str, url: URL, folder: Path, seconds: int) -> str:
     """Run one attack on a new server and return its line of the table."""
     connections, run = ATTACKS[name]
     ready = Call("GET", "/readyz")
-    with served(CONTENDERS[0], ready, url, 10, folder / "log") as server:
+    settings = {"RATELIMIT_ENABLED": "true"}
+    with served(CONTENDERS[0], ready, url, 10, folder / "log", **settings) as server:
         probes = [Probe(server.port, path) for path in ("/healthz", "/api/cleanings/1/")]
         memory = Memory(server)
         for thread in (*probes, memory):

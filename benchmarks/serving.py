@@ -61,7 +61,7 @@ CONTENDERS = (
 class Server:
     """A running contender, in a separate session, by which its processes are found."""
 
-    def __init__(self, contender: Contender, url: URL, pool: int, log: Path) -> None:
+    def __init__(self, contender: Contender, url: URL, pool: int, log: Path, **more: str) -> None:
         self.port, self.log = _free_port(), log
         known = SettingsSchema().fields
         inherited = {name: value for name, value in os.environ.items() if name not in known}
@@ -73,6 +73,7 @@ class Server:
             "POOL": str(pool),
             "RATELIMIT_ENABLED": "false",  # all requests come from one address
             "PYTHONPATH": str(ROOT),  # the contender "empty" uses Phresh's worker
+            **more,
         }
         arguments = contender.arguments.format(port=self.port).split()
         with log.open("wb") as output:
@@ -145,9 +146,9 @@ class Server:
 
 
 @contextmanager
-def served(contender: Contender, call: Call, *arguments: Any) -> Iterator[Server]:
+def served(contender: Contender, call: Call, *arguments: Any, **more: str) -> Iterator[Server]:
     """Run the contender; it is ready when it responds to the call."""
-    server = Server(contender, *arguments)
+    server = Server(contender, *arguments, **more)
     try:
         server.wait(call)
         yield server

@@ -176,8 +176,9 @@ def test_limits_and_hooks_of_gunicorn_are_honoured(serve, checkout):
         assert connection.send(text).read_response().status == status
         connection.close()
     served.send("GET", "/pid?a")
-    assert f"Before GET /pid 127.0.0.1:{served.port}" in messages(served)
-    assert any(line.startswith("After /pid?a 200 OK ") for line in messages(served))
+    before, after = f"Before GET /pid 127.0.0.1:{served.port}", "After /pid?a 200 OK "
+    assert wait_until(lambda: before in messages(served))  # lines are written in the background
+    assert wait_until(lambda: any(line.startswith(after) for line in messages(served)))
 
 
 def test_the_log_level_is_honoured(serve):
