@@ -49,6 +49,7 @@ TIMEOUT = 40  # seconds, after which a probe or an attacker's request has failed
 ATTACKER = 1  # the id of its account
 LONG_ROWS = 300  # cleanings with the longest description that the API accepts
 MIB = 2**20
+NEXT_USER = text("SELECT setval(pg_get_serial_sequence('users', 'id'), max(id)) FROM users")
 COLUMNS = ("attack", "clients", "/healthz, ms", "one cleaning, ms", "failed", "MiB", "got")
 
 
@@ -307,6 +308,7 @@ def filled(rows: int) -> Iterator[URL]:
                         .where(User.id == ATTACKER)
                         .values(password_hash=passwords().hash(PASSWORD))
                     )
+                    connection.execute(NEXT_USER)  # the samples have ids of their own
                 autocommit = db.engine.execution_options(isolation_level="AUTOCOMMIT")
                 with autocommit.connect() as connection:
                     connection.execute(text("VACUUM ANALYZE"))

@@ -8,6 +8,7 @@ from typing import Any
 
 from flask_smorest import abort
 
+from phresh.database.clients import ClientGoneError, has_client_gone
 from phresh.database.deadlines import paused_deadline
 
 
@@ -41,6 +42,8 @@ class Turns:
                 held.enter_context(self._alone(name, until))
             self._wait(self._free, until)
             held.callback(self._free.release)
+            if has_client_gone():  # while it waited
+                raise ClientGoneError("The client has gone.")
             yield
 
     @contextmanager

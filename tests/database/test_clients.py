@@ -11,6 +11,7 @@ import pytest
 from phresh.database import clients
 from phresh.database.clients import KEY, ClientGoneError, has_client_gone, next_look, watch_client
 from phresh.database.pool import Pool
+from phresh.web.turns import Turns
 from tests.tools.cluster import Phresh
 from tests.tools.processes import copy_checkout, wait_until
 from tests.tools.raw_http import RawConnection, request
@@ -165,3 +166,15 @@ def test_a_server_that_cannot_tell_changes_nothing():
     watch_client({"REQUEST_METHOD": "GET"})
     assert not has_client_gone()
     assert next_look(0) == float("inf")
+
+
+def test_a_turn_is_not_used_for_a_client_that_has_gone_while_it_waited():
+    turns = Turns(1, 0, "Too many.")
+    watch_client({"REQUEST_METHOD": "GET", KEY: lambda: False})
+    try:
+        with pytest.raises(ClientGoneError), turns.turn():
+            pytest.fail("It has the turn.")
+    finally:
+        watch_client({"REQUEST_METHOD": "GET"})
+    with turns.turn(waits=False):  # it is free again
+        pass
