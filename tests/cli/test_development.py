@@ -153,7 +153,7 @@ def register(path):
     """Add the two lines where they belong."""
     line, entry = lines_of_init()
     text = path.read_text()
-    text = text.replace("from phresh.cleanings.views", f"{line}from phresh.cleanings.views")
+    text = text.replace("from phresh.cleanings import", f"{line}from phresh.cleanings import", 1)
     path.write_text(text.replace("    feed_blp,\n", f"    feed_blp,\n{entry}"))
 
 
