@@ -104,7 +104,8 @@ def test_each_endpoint_is_503_at_a_standby_and_opens_few_connections(cluster, st
     login = f"username={user['email']}&password={PASSWORD}".replace(" ", "+").encode()
     token = {"Authorization": f"Bearer {registered['access_token']['access_token']}"}
     assert primary.send("GET", "/readyz").status == 200
-    served = serve(standby.url, WORKERS="1", POOL_SIZE="1")
+    # With rate limits: counting is a write too.
+    served = serve(standby.url, WORKERS="1", POOL_SIZE="1", RATELIMIT_ENABLED="true")
     sessions = "SELECT sessions FROM pg_stat_database WHERE datname = 'postgres'"
 
     def seen():
