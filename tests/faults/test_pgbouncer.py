@@ -139,7 +139,15 @@ def test_the_test_suite_passes_through_pgbouncer(pgbouncer):
     names = ("cli/test_commands", "cli/test_pages", "faults/test_faults", "serving/test_worker")
     # PgBouncer keeps sessions that began before a setting of the database was changed.
     names += ("database/test_checks", "database/test_migrating", "test_language")
+    names += ("database/test_clients", "cli/test_containers")
     ignored = [f"--ignore=tests/{name}.py" for name in names]
+    # More writes at once than PgBouncer has connections: some get 503, as the page says.
+    concurrent = "web/test_conditional.py::test_"
+    for name in (
+        "one_of_20_concurrent_writes_with_the_same_etag_succeeds",
+        "no_update_is_lost_whatever_resource_it_is",
+    ):
+        ignored.append(f"--deselect=tests/{concurrent}{name}")
     settings = {"PREPARED_STATEMENTS": "false", "DATABASE_LIMITS": "false"}
     completed = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", *ignored],

@@ -89,8 +89,8 @@ def test_the_first_change_inserts_the_profile_row(client, sql):
         assert sql("SELECT bio FROM profiles") == [(bio,)]
 
 
-def test_accounts_older_than_the_migration_have_a_profile(make_database):
-    app = create_app({"DATABASE_URL": make_database("profiles")})
+def test_accounts_older_than_the_migration_have_a_profile(make_database, settings):
+    app = create_app({**settings, "DATABASE_URL": make_database("profiles")})
     with app.app_context():
         upgrade()
         downgrade(revision=BEFORE_PROFILES)
