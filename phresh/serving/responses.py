@@ -17,10 +17,11 @@ DROPPED = frozenset(
     )
 )
 
-# Those of the app's errors (phresh/web/app.py).
+# Those of the app's errors (phresh/web/app.py), which this package must not import; a test compares.
+POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 REJECTION_HEADERS = (
     ("Cache-Control", "no-store"),
-    ("Content-Security-Policy", "default-src 'none'; base-uri 'none'; frame-ancestors 'none'"),
+    ("Content-Security-Policy", POLICY),
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
 )

@@ -110,6 +110,7 @@ def test_so_does_a_rejection_by_the_worker():
     headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:] if line)
     policy = headers["Content-Security-Policy"].split("; ")
     assert {"default-src 'none'", "base-uri 'none'", "frame-ancestors 'none'"} <= {*policy}
+    assert headers["Content-Security-Policy"] == Response.policy
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Referrer-Policy"] == "no-referrer"
     assert headers["Cache-Control"] == "no-store"
