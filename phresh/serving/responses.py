@@ -17,7 +17,7 @@ DROPPED = frozenset(
     )
 )
 
-# Those of the app's errors (phresh/web/app.py), which this package must not import; a test compares.
+# Those of the app's errors (phresh/web/app.py): this package must not import it; a test compares.
 POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 REJECTION_HEADERS = (
     ("Cache-Control", "no-store"),

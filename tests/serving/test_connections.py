@@ -51,20 +51,6 @@ def served(tmp_path_factory):
     assert served.stop() == 0
 
 
-@pytest.fixture
-def connect(served):
-    connections = []
-
-    def connect(**options):
-        connections.append(RawConnection(served.port, **options))
-        return connections[-1]
-
-    yield connect
-    for connection in connections:
-        connection.close()
-    assert served.send("GET", "/healthz").status == 200
-
-
 def read_all(connection):
     return connection.file.read()
 
