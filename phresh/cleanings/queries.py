@@ -8,10 +8,13 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Executable,
+    Numeric,
     Select,
+    cast,
     delete,
     func,
     insert,
+    literal_column,
     or_,
     select,
     update,
@@ -105,6 +108,9 @@ def _part_of_types(
 
 def _pass_filters(values: Mapping[str, Value]) -> list[ColumnElement[bool]]:
     """Return the conditions of all filters. The planner drops those that every row passes."""
+    # Else the type of a price would be that of -1, an integer.
+    prices = {name: cast(values[name], Numeric) for name in ("price_min", "price_max")}
+    values = {**values, **prices}
     username = select(User.id).where(has_username(values["owner"])).scalar_subquery()
     conditions = {
         "price_min": Cleaning.price >= values["price_min"],
@@ -112,7 +118,12 @@ def _pass_filters(values: Mapping[str, Value]) -> list[ColumnElement[bool]]:
         "status": Cleaning.status == values["status"],
         "owner": Cleaning.owner_id == username,
     }
-    return [or_(values[name] == ANY[name], passed) for name, passed in conditions.items()]
+    return [or_(_is_any(values[name], ANY[name]), passed) for name, passed in conditions.items()]
+
+
+def _is_any(value: Value, every: object) -> ColumnElement[bool]:
+    """Return whether a value is the one that every row passes; part of the text, it is not sent."""
+    return value == literal_column(repr(every))
 
 
 def _search(
@@ -129,7 +140,7 @@ def _search(
 def _searched_page(page: Page, **values: Value) -> Executable:
     """Search nearby rows; where they do not fill the page, sort all rows that have the words."""
     kinds = (values["kind_0"], values["kind_1"])
-    is_of_type = or_(kinds[0] == "", *(Cleaning.cleaning_type == kind for kind in kinds))
+    is_of_type = or_(_is_any(kinds[0], ""), *(Cleaning.cleaning_type == kind for kind in kinds))
     conditions = [*_pass_filters(values), is_of_type]
     patterns = [values[f"word_{i}"] for i in range(WORDS_MAX)]
 
@@ -154,7 +165,7 @@ def _searched_page(page: Page, **values: Value) -> Executable:
 
 
 def _match(searched: Any, patterns: Sequence[Value]) -> list[ColumnElement[bool]]:
-    return [or_(pattern == "", searched.like(func.lower(pattern))) for pattern in patterns]
+    return [or_(_is_any(pattern, ""), searched.like(func.lower(pattern))) for pattern in patterns]
 
 
 def _pattern(word: str) -> str:

@@ -50,7 +50,9 @@ class PooledConnection:
         prepares = self.prepares and statement.is_prepared
         with self.driver.cursor() as cursor:
             if prepares and statement.name not in self.prepared:
-                self._prepare(cursor, statement.name, statement.prepare)
+                # A limit for one message holds here too; a transaction begins with the query.
+                limit = begin if begin.startswith("SET LOCAL") else ""
+                self._prepare(cursor, statement.name, limit + statement.prepare)
             text, values = query.to_send(prepared=prepares)
             cursor.execute(begin + text, values)
             if not cursor.description:

@@ -31,6 +31,9 @@ Value = Any
 # nothing else: so there must be few, and no value that a client chooses may decide which.
 STATEMENTS_MAX = 100
 
+# Until the transaction ends; what is sent in one message is one where there is no other.
+PLAN_BY_VALUES = "SET LOCAL plan_cache_mode = force_custom_plan"
+
 NOT_KNOWN = (
     "{}() tests a value that is passed by keyword, which is not known when the statement is made: "
     "pass what decides the shape of the statement by position."
@@ -41,7 +44,8 @@ class Statement:
     """A statement compiled once, to be sent as it is or prepared.
 
     :param executable: what SQLAlchemy compiles; with the execution option ``plan_by_values``
-        where the best plan depends on the values, so that it is never prepared
+        where the best plan depends on the values, so that it is planned each time. Text with this
+        option is never prepared
     :raises TypeError: for what it can't run as SQLAlchemy would
     """
 
@@ -66,7 +70,8 @@ class Statement:
         self.processors = _bind_processors(plain)
         self.types = [column.type for column in plain._result_columns or []]
         self.converters: list[Converter | None] | None = None  # known once it has run
-        self.is_prepared = not executable.get_execution_options().get("plan_by_values")
+        plan_by_values = executable.get_execution_options().get("plan_by_values")
+        self.is_prepared = not (plan_by_values and self.is_text)
         if not self.is_prepared:
             return
         numbered: Any = executable.compile(dialect=Dialect(paramstyle="numeric_dollar"))
@@ -75,6 +80,9 @@ class Statement:
         self.prepare = f"PREPARE {self.name} AS {numbered}"
         markers = ", ".join(["%s"] * len(self.prepared_names))
         self.execute = f"EXECUTE {self.name} ({markers})" if markers else f"EXECUTE {self.name}"
+        if plan_by_values:
+            # Parsed once, and a few values are sent instead of a long text.
+            self.execute = f"{PLAN_BY_VALUES}; {self.execute}"
 
     def convert(self, rows: list[Any], description: Any) -> list[tuple[Any, ...]]:
         """Return rows with their values as SQLAlchemy's types make them.

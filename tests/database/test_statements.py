@@ -15,6 +15,7 @@ from phresh.database.transactions import (
     StaleConnectionError,
     _with_retries,
     fetch,
+    transaction,
 )
 from phresh.web.blueprint import Blueprint
 from tests.tools.helpers import sql_text
@@ -82,14 +83,53 @@ def test_constants_arguments_and_parameters_get_the_right_values(
     assert list(prepared_statements().values()) == [3]
 
 
-def test_queries_planned_by_their_values_are_not_prepared(single_connection_app, client):
-    client = single_connection_app.test_client()
-    assert client.get(PATH, query_string={"q": "word"}).status_code == 200
-    assert client.get(PATH, query_string={"price_min": 3}).status_code == 200
-    assert client.get(PATH, query_string={"cleaning_type": "dust_up"}).status_code == 200
-    assert prepared_statements() == {}
-    assert client.get(PATH, query_string={"price_min": 3, "sort": "price"}).status_code == 200
-    assert len(prepared_statements()) == 1
+@query
+def prices_of(*, price):
+    """A statement whose plan depends on the price."""
+    statement = select(Cleaning.name).where(Cleaning.price == price)
+    return statement.execution_options(plan_by_values=True)
+
+
+def plans():
+    """Return how often the server has planned a prepared statement: for any values, for these."""
+    counts = "generic_plans, custom_plans"
+    return fetch(sql_text(f"SELECT {counts} FROM pg_prepared_statements"))
+
+
+def test_statements_planned_by_their_values_are_prepared_and_planned_each_time(
+    single_connection_app, make_cleaning
+):
+    make_cleaning(price=2)
+    for count in range(1, 10):  # the server alone would plan the sixth for any values
+        assert fetch(prices_of(price=2)) == [("Job 1",)]
+        assert plans() == [(0, count)]
+
+
+def test_a_transaction_plans_by_values_what_says_so(single_connection_app, make_cleaning):
+    make_cleaning(price=2)
+
+    @transaction
+    def read():
+        return [fetch(prices_of(price=2)) for _ in range(7)]
+
+    assert read() == [[("Job 1",)]] * 7
+    assert plans() == [(0, 7)]
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({"price_min": "12.55"}, ["12.55", "12.56", "13.00"]),
+        ({"price_max": "12.55", "status": "open", "sort": "id"}, ["12.54", "12.55"]),
+        ({"price_min": "12.55", "price_max": "12.55", "q": "job"}, ["12.55"]),
+    ],
+)
+def test_prices_keep_their_decimals_as_parameters(client, make_cleaning, filters, expected):
+    for price in ("12.54", "12.55", "12.56", "13"):
+        make_cleaning(price=price)
+    for _ in range(2):
+        rows = client.get(PATH, query_string=filters).json
+        assert sorted(map(str, (row["price"] for row in rows))) == expected
 
 
 def test_the_oldest_prepared_statement_is_deallocated_at_the_limit(
