@@ -21,6 +21,7 @@ from phresh.profiles.views import blp as profiles_blp
 from phresh.serving import logs
 from phresh.web import app as web_app
 from phresh.web import converters, cors, docs, openapi, problems
+from phresh.web import json as web_json
 
 __version__ = "1.0.0"
 
@@ -45,6 +46,7 @@ def create_app(settings: Mapping[str, Any] | None = None) -> Flask:
     app = web_app.App(__name__)
     app.config.update(read_settings(settings), API_VERSION=__version__)
     web_app.init_app(app)
+    web_json.init_app()
     logs.init_app(app)
     engine.init_app(app)
     passwords.init_app(app)

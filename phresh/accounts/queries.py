@@ -18,7 +18,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import aliased
 
 from phresh.accounts.models import RESERVED, ReleasedUsername, Token, User
-from phresh.database.statements import Value, json_object, query, row_json
+from phresh.database.statements import Value, query, row_json
 
 RENDERED = row_json(
     *(getattr(User, name) for name in ("id", "email", "username", "created_at", "updated_at"))
@@ -29,9 +29,9 @@ CREDENTIALS = (
 
 
 def public_user(user_id: Any) -> ColumnElement[Any]:
-    """Return the SQL for what everyone may see of a user, as a JSON object; null for no user."""
+    """Return the SQL for what everyone may see of a user, as JSON text; null for no user."""
     person = aliased(User)  # the statement around it may read from users too
-    return select(json_object(person.username)).where(person.id == user_id).scalar_subquery()
+    return select(row_json(person.username)).where(person.id == user_id).scalar_subquery()
 
 
 def has_username(username: Value) -> ColumnElement[bool]:

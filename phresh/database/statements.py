@@ -5,24 +5,32 @@ when it is first made.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable
 from functools import lru_cache, wraps
-from itertools import chain
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ARRAY,
     BindParameter,
     ColumnElement,
+    DateTime,
     Executable,
-    Text,
+    Integer,
     TextClause,
-    cast,
     func,
 )
 from sqlalchemy import literal_column as literal
 
-from phresh.database.compiler import DIALECT, Converter, Dialect, Parameter, array_text
+from phresh.database.compiler import (
+    DIALECT,
+    Converter,
+    Dialect,
+    JSONText,
+    Parameter,
+    array_text,
+    never_null,
+)
 
 # For the caller of a query, a value; for the function that makes its statement, a parameter.
 Value = Any
@@ -56,6 +64,7 @@ class Statement:
                 "A statement under @query can't have expanding or literal_execute parameters: pass "
                 "the values by keyword."
             )
+        _reject_null_members(plain)
         self.text, self.names = str(plain), plain.positiontup or []
         self.is_text = isinstance(executable, TextClause)  # it may do anything
         self.is_dml = plain.is_dml
@@ -104,6 +113,16 @@ class Statement:
             )
             for row in rows
         ]
+
+
+def _reject_null_members(compiled: Any) -> None:
+    """Refuse ``row_json`` with a NOT NULL column that an outer join makes null."""
+    for column in compiled.required:
+        if column.table in compiled.outer:
+            raise TypeError(
+                f"{column} is NOT NULL, but an outer join makes it null where it finds no row: "
+                f'write {column}.label("{column.key}") in row_json.'
+            )
 
 
 class _NoContext:
@@ -238,18 +257,42 @@ def parameter(name: str) -> BindParameter[Any]:
     return Parameter(f"_{name}")  # SQLAlchemy keeps the names of columns for itself
 
 
+# A time as JSON (RFC 3339): "2026-11-27T19:04:23.491700Z"; and what makes it UTC, without the name
+# of a time zone, which would be looked up each time.
+TIME_FORMAT: Any = literal("""'\\"YYYY-MM-DD"T"HH24:MI:SS.US"Z"\\"'""")
+UTC: Any = literal("INTERVAL '0'")
+NULL: Any = literal("'null'")
+
+
 def row_json(*columns: Any) -> ColumnElement[str]:
     """Return the SQL that renders a row as JSON text, one member per column, in this order.
 
-    PostgreSQL renders the responses of the fast path: Python passes the text through.
+    PostgreSQL renders the responses of the fast path: Python passes the text through. A column that
+    is made by this function itself becomes an object inside the object. Times are in UTC with six
+    decimals.
 
     :param columns: of a table, or expressions with a label
     """
-    return cast(json_object(*columns), Text)
+    # format() takes less time than json_build_object(): by as much as to_char() takes more than a
+    # time in PostgreSQL's own form, with as many decimals as it happens to have.
+    names = (json.dumps(str(column.key)).replace("%", "%%") for column in columns)
+    form = ", ".join(f"{name} : %s" for name in names).replace("'", "''")
+    # A constant, since the type of a parameter could not be determined.
+    return func.format(literal(f"'{{{form}}}'"), *map(_member, columns), type_=JSONText())
 
 
-def json_object(*columns: Any) -> ColumnElement[Any]:
-    """Return the SQL that makes a JSON object of columns, as :func:`row_json` takes them."""
-    # The names as they are: the type of a parameter could not be determined.
-    members: Iterable[Any] = ((literal(f"'{column.key}'"), column) for column in columns)
-    return func.json_build_object(*chain.from_iterable(members))
+def _member(column: Any) -> ColumnElement[Any]:
+    """Return the SQL of a value as JSON."""
+    kind = column.type._type_affinity
+    is_required = never_null(column)
+    if is_required and kind is Integer:
+        return column
+    if isinstance(column.type, JSONText):
+        value = column
+    elif kind is DateTime:
+        # One without a time zone is in UTC.
+        in_utc = func.timezone(UTC, column) if column.type.timezone else column
+        value = func.to_char(in_utc, TIME_FORMAT)
+    else:
+        value = func.to_json(column)
+    return value if is_required else func.coalesce(value, NULL)

@@ -31,6 +31,7 @@ from sqlalchemy import (
 from phresh.database.statements import Query, parameter
 from phresh.database.transactions import fetch
 from phresh.web.fields import INTEGER_MAX, BoundedString, Digits
+from phresh.web.json import time_text
 
 LIMIT_MAX = 100  # rows of a page
 PAGE_MAX = 256 * 1024  # bytes of a page that has more than one row
@@ -43,7 +44,11 @@ LINK = {"Link": {"description": "URL of the next page (RFC 8288)", "schema": {"t
 CURSOR_FORMS: dict[type, tuple[str, Callable[[str], Any]]] = {
     int: (r"[0-9]{1,10}", int),
     Decimal: (r"[0-9]{1,8}\.[0-9]{2}", Decimal),
-    datetime: (r"[0-9-]{10}T[0-9:]{8}(?:\.[0-9]{6})?\+00:00", datetime.fromisoformat),
+    # Version 1.0 wrote +00:00, and no decimals if they were zero.
+    datetime: (
+        r"[0-9-]{10}T[0-9:]{8}(?:\.[0-9]{6}Z|(?:\.[0-9]{6})?\+00:00)",
+        datetime.fromisoformat,
+    ),
 }
 
 
@@ -211,7 +216,7 @@ def encode_cursor(name: str, values: Sequence[Any]) -> str:
 
     :param values: of the row's keys
     """
-    texts = (value.isoformat() if isinstance(value, datetime) else str(value) for value in values)
+    texts = (time_text(value) if isinstance(value, datetime) else str(value) for value in values)
     plain = " ".join([name, *texts])
     return base64.urlsafe_b64encode(plain.encode()).decode().rstrip("=")
 

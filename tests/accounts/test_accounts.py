@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from phresh.accounts.tokens import fetch_autocommit
+from tests.tools.contract import TIME
 from tests.tools.users import PASSWORD
 
 USERS = "/api/users/"
@@ -14,7 +15,6 @@ LOGOUT = f"{USERS}logout/"
 ME = f"{USERS}me/"
 LIST = "/api/cleanings/"
 OTHER_PASSWORD = "four cats on a roof"
-TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?\+00:00")
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_registration_returns_the_account_and_a_token(client, send):
     token = user.pop("access_token")
     assert list(user) == ["id", "email", "username", "created_at", "updated_at"]
     assert (user["email"], user["username"]) == ("anna@phresh.io", "anna")
-    assert TIMESTAMP.fullmatch(user["created_at"])
+    assert TIME.fullmatch(user["created_at"])
     assert user["updated_at"] == user["created_at"]
     assert list(token) == ["access_token", "token_type", "expires_in"]
     assert (token["token_type"], token["expires_in"]) == ("bearer", 7 * 24 * 3600)

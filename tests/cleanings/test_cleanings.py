@@ -1,12 +1,12 @@
 """Cleanings over HTTP: representation, creation, updates, deletion and validation errors."""
 
 import json
-import re
 from functools import partial
 
 import pytest
 
 from phresh import create_app
+from tests.tools.contract import TIME
 
 LIST = "/api/cleanings/"
 FULL = {
@@ -121,17 +121,14 @@ def test_an_update_without_fields_changes_nothing(client, make_cleaning):
     assert response.json["name"] == "As it was"
 
 
-UTC = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?\+00:00"
-
-
 def test_only_a_change_advances_updated_at(client):
     posted = post(client).json
-    assert re.fullmatch(UTC, posted["created_at"])
+    assert TIME.fullmatch(posted["created_at"])
     assert posted["updated_at"] == posted["created_at"]
     assert patch(client, posted["id"]).json == posted
     changed = patch(client, posted["id"], name="New").json
     assert changed["created_at"] == posted["created_at"]
-    assert re.fullmatch(UTC, changed["updated_at"])
+    assert TIME.fullmatch(changed["updated_at"])
     assert changed["updated_at"] > posted["updated_at"]
 
 
@@ -143,7 +140,7 @@ def test_times_are_in_utc_whatever_the_time_zone_of_the_database(settings, make_
         response = create_app(settings).test_client().get(f"{LIST}{cleaning_id}/")
     finally:
         sql(f"ALTER DATABASE {name} RESET TimeZone")
-    assert re.fullmatch(UTC, response.json["created_at"])
+    assert TIME.fullmatch(response.json["created_at"])
 
 
 def test_a_description_can_be_set_to_null(client, make_cleaning):

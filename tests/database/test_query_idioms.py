@@ -1,6 +1,7 @@
 """What SQLAlchemy offers means the same under @query, prepared and not, or is a TypeError."""
 
 import enum
+import json
 import uuid
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -26,7 +27,9 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    join,
     literal,
+    literal_column,
     or_,
     select,
     tuple_,
@@ -38,7 +41,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column
 
 from phresh import create_app
 from phresh.database.base import db
-from phresh.database.statements import json_object, query, row_json
+from phresh.database.statements import query, row_json
 from phresh.database.transactions import fetch
 from phresh.web.app import App
 
@@ -606,7 +609,7 @@ def test_a_comparison_from_the_side_of_the_value_is_an_expression(connected):
 
 def author(user_id):
     writer = aliased(Writer)
-    return select(json_object(writer.name)).where(writer.id == user_id).scalar_subquery()
+    return select(row_json(writer.name)).where(writer.id == user_id).scalar_subquery()
 
 
 RENDERED = row_json(Note.text, author(Note.author_id).label("author"))
@@ -670,7 +673,95 @@ def test_a_subquery_in_returning_can_be_about_a_table_that_the_update_joins(thre
         return joined.values(text="changed").returning(Note.text, author(Writer.id))
 
     new(text="one", author_id=1)
-    assert fetch(changed(text="one", writer_id=2)) == [("changed", {"name": "ben"})]
+    assert fetch(changed(text="one", writer_id=2)) == [("changed", '{"name" : "ben"}')]
+
+
+# What row_json renders
+
+
+def test_a_row_is_rendered_as_postgresql_renders_it_but_for_times(connected):
+    values = {
+        "text": 'Line\nand "\\ é',
+        "price": "20.50",
+        "data": {"a": [1, None]},
+        "tags": ["x y"],
+    }
+    new(**values, at=NOON, day=NOON.date(), flag=True, real=0.5, native=Color.RED)
+    columns = [column for column in Note.__table__.c if column.name not in ("at", "second")]
+    named = [part for each in columns for part in (literal_column(f"'{each.name}'"), each)]
+
+    @query
+    def rendered():
+        return select(row_json(*columns), cast(func.json_build_object(*named), Text))
+
+    [(ours, theirs)] = fetch(rendered())
+    assert ours == theirs
+
+
+class Clock(TypeDecorator):
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+
+@pytest.mark.parametrize("kind", [DateTime(timezone=True), DateTime(), Clock()])
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        ("2026-11-27 19:04:23.4917", '"2026-11-27T19:04:23.491700Z"'),
+        ("2026-11-27 19:04:23", '"2026-11-27T19:04:23.000000Z"'),
+        ("0099-01-02 00:00:00.000001", '"0099-01-02T00:00:00.000001Z"'),
+        (None, "null"),
+    ],
+)
+def test_times_are_rendered_in_utc_with_six_decimals(connected, kind, written, text):
+    @query
+    def rendered(*, written):
+        return select(row_json(cast(cast(written, Text), kind).label("it's")))
+
+    assert fetch(rendered(written=written)) == [(f"""{{"it's" : {text}}}""",)]
+
+
+def test_a_column_that_an_outer_join_may_make_null_needs_a_label(connected):
+    joins = {
+        "isouter": lambda note: join(note, Writer, note.author_id == Writer.id, isouter=True),
+        "full": lambda note: join(Writer, note, note.author_id == Writer.id, full=True),
+    }
+
+    @query
+    def refused(kind):
+        return select(row_json(Writer.name)).select_from(joins[kind](Note))
+
+    @query
+    def refused_of_an_alias():
+        note = aliased(Note)
+        return select(row_json(note.seven)).join_from(Writer, note, isouter=True)
+
+    @query
+    def joined():
+        null = (Writer.id.label("id"), Writer.name.label("name"))
+        joined = select(row_json(Note.text, *null)).join_from(Note, Writer, isouter=True)
+        return joined.order_by(Note.id)
+
+    @query
+    def of_a_subquery():
+        joined = select(Note.id, Writer.name).join_from(Note, Writer, isouter=True).subquery()
+        return select(row_json(joined.c.name)).order_by(joined.c.id)
+
+    for kind in joins:
+        with pytest.raises(
+            TypeError, match=r"idiom_writers\.name is NOT NULL.*\.label\(\"name\"\)"
+        ):
+            refused(kind)
+    with pytest.raises(TypeError, match=r"\.seven is NOT NULL"):
+        refused_of_an_alias()
+    new(text="hers", author_id=1)
+    new(text="nobody's")
+    found = [json.loads(text) for (text,) in fetch(joined())]
+    assert found == [
+        {"text": "hers", "id": 1, "name": "anna"},
+        {"text": "nobody's", "id": None, "name": None},
+    ]
+    assert fetch(of_a_subquery()) == [('{"name" : "anna"}',), ('{"name" : null}',)]
 
 
 # What fetch takes

@@ -184,9 +184,22 @@ def assert_rejected(response, parameter):
 GOOD_TIME = "2026-01-02T12:00:00+00:00"
 
 
-def test_a_well_formed_cursor_is_accepted(client):
-    for text in (GOOD_TIME, "2026-01-02T12:00:00.000001+00:00", "0001-01-01T00:00:00+00:00"):
-        assert feed(client, after=encode_cursor("-time", [text, "1"])) == []
+OLD_TIMES = (GOOD_TIME, "2026-01-02T12:00:00.000001+00:00", "0001-01-01T00:00:00+00:00")
+
+
+@pytest.mark.parametrize("text", [*OLD_TIMES, "2026-01-02T12:00:00.000001Z"])
+def test_a_well_formed_cursor_is_accepted(client, text):
+    assert feed(client, after=encode_cursor("-time", [text, "1"])) == []
+
+
+def test_a_cursor_of_version_1_means_the_same(client, make_cleaning):
+    for second in range(3):
+        at = NOON + second * SECOND
+        make_cleaning(created_at=at, updated_at=at)
+    first, after = feed(client), encode_cursor("-time", [NOON + 2 * SECOND, 2**31 - 1])
+    assert feed(client, after=after) == first
+    old = encode_cursor("-time", [(NOON + SECOND).isoformat(), 2**31 - 1])
+    assert feed(client, after=old) == first[1:]
 
 
 @pytest.mark.parametrize(

@@ -30,9 +30,11 @@ WRONG_HEAD = {
     414: re.compile("The query is longer than 8192 bytes\\."),
     431: re.compile("[A-Z][A-Za-z-]+ is longer than 4096 bytes\\."),
 }
-# Formats that are not checked. A profile's image may have letters of any script in its host name,
-# which is an `iri`; the document says `uri`.
-NOT_CHECKED = {"uri"}
+# Every time is in UTC with six decimals, of the forms that RFC 3339 allows.
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
+# What formats mean here. A profile's image may have letters of any script in its host name: that is
+# an `iri`, and the document says `uri`.
+FORMATS = {"date-time": lambda text: TIME.fullmatch(text) is not None, "uri": lambda _: True}
 
 
 class ContractError(AssertionError):
@@ -84,7 +86,7 @@ class Contract:
         if key not in self.validators:
             whole = {**schema, "components": self.document["components"]}
             self.validators[key] = jsonschema_rs.Draft202012Validator(
-                whole, validate_formats=True, formats={name: lambda _: True for name in NOT_CHECKED}
+                whole, validate_formats=True, formats=FORMATS
             )
         return self.validators[key]
 
