@@ -21,7 +21,7 @@ from phresh.settings.database_url import ConfigError as ConfigError
 from phresh.settings.database_url import configured_url, parsed_url
 from phresh.settings.database_url import shown_url as shown_url
 from phresh.settings.database_url import without_secrets as without_secrets
-from phresh.settings.values import CommaSeparated, Host, Origin, TrustedHost
+from phresh.settings.values import CommaSeparated, Host, Origin, PublicURL, TrustedHost
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -124,6 +124,8 @@ class SettingsSchema(Schema):
 
     HOST = Host(load_default="127.0.0.1")
     PORT = fields.Integer(load_default=8000, validate=validate.Range(1, 65535))
+    # The URL under which clients reach the API. Without it, URLs in responses have no host.
+    PUBLIC_URL = PublicURL(load_default=None)
     # Worker processes; the second is gunicorn's own, which counts where the first is not set.
     WORKERS = fields.Integer(load_default=None, validate=validate.Range(1, 1000))
     WEB_CONCURRENCY = fields.Integer(load_default=None, validate=validate.Range(1, 1000))

@@ -10,12 +10,14 @@ from marshmallow import (
     Schema,
     ValidationError,
     fields,
+    pre_load,
     validate,
     validates_schema,
 )
 from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
 from phresh.accounts.models import EMAIL_MAX, email_key
+from phresh.accounts.oauth import UNSUPPORTED
 from phresh.web.fields import USERNAME, USERNAME_MAX, USERNAME_MIN, BoundedString, RawText, Text
 
 # ASVS 5.0 6.2.1, 6.2.4, 6.2.5, 6.2.9: a minimum length, not common, any characters.
@@ -171,13 +173,26 @@ class UserUpdateSchema(Schema):
             raise ValidationError("Needed to change email or password.", "old_password")
 
 
+# Of the form of a login, those of RFC 6749 4.3.2 and 2.3.1. None may occur twice (3.2).
+LOGIN_PARAMETERS = ("grant_type", "username", "password", "scope", "client_id", "client_secret")
+
+
 class LoginSchema(Schema):
     """The form of the password flow (RFC 6749 4.3.2); other fields are ignored (3.2)."""
 
     class Meta:
         unknown = EXCLUDE
 
-    grant_type = fields.String(validate=validate.Equal("password"))
+    @pre_load
+    def _without_empty(self, form: Any, **_: Any) -> dict[str, str]:
+        """Leave out what has no value: it counts as omitted (RFC 6749 3.2)."""
+        values = {name: [each for each in sent if each] for name, sent in form.data.lists()}
+        repeated = [name for name in LOGIN_PARAMETERS if len(values.get(name, ())) > 1]
+        if repeated:
+            raise ValidationError({name: ["Given more than once."] for name in repeated})
+        return {name: sent[0] for name, sent in values.items() if sent}
+
+    grant_type = fields.String(validate=validate.Equal("password", error=UNSUPPORTED))
     username = Text(
         required=True,
         min_length=1,

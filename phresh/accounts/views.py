@@ -8,6 +8,7 @@ from psycopg2.errors import UniqueViolation
 
 from phresh.accounts import limits, queries
 from phresh.accounts.models import UNIQUE_EMAIL, UNIQUE_USERNAME, email_key
+from phresh.accounts.oauth import OAuthProblemSchema, with_oauth_errors
 from phresh.accounts.passwords import passwords
 from phresh.accounts.schemas import (
     GUESSABLE,
@@ -37,6 +38,7 @@ from phresh.web.arguments import envelope
 from phresh.web.blueprint import Blueprint
 from phresh.web.conditional import etag_of
 from phresh.web.openapi import LOCATION
+from phresh.web.problems import PROBLEM_JSON
 from phresh.web.responses import CONTACT_DATA, SECRETS
 
 blp = Blueprint("users", __name__, url_prefix="/api/users", description="Accounts and tokens")
@@ -73,13 +75,15 @@ def create_user(user: dict[str, str]) -> tuple[str, dict[str, str]]:
 
 @blp.post("/login/token/")
 @login_not_required
+@with_oauth_errors
 @blp.arguments(LoginSchema, location="form")
 @blp.response(200, TokenSchema, holds=SECRETS)
-@blp.alt_response(401)
+@blp.alt_response(400, schema=OAuthProblemSchema, content_type=PROBLEM_JSON)
 def create_token(form: dict[str, str]) -> tuple[str, dict[str, str]]:
     """Log in
 
-    Send the email in the field `username`, and the password: the password flow of OAuth 2.
+    Send the email in the field `username`, and the password: the password flow of OAuth 2. Errors
+    have the members of OAuth 2 too: a wrong email or password is 400 with `invalid_grant`.
     """
     key, password = email_key(form["username"]), form["password"]
     account = digest(key).hex()  # for a limit, known and unknown emails are alike
@@ -90,8 +94,7 @@ def create_token(form: dict[str, str]) -> tuple[str, dict[str, str]]:
     if found is not None and passwords().is_outdated(found.password_hash):
         password_hash = hashed_password(password, account)
     if found is None or not still_valid(found):
-        challenge = {"WWW-Authenticate": "Bearer"}
-        abort(401, message="Wrong email or password.", headers=challenge)
+        abort(400, message="Wrong email or password.", error="invalid_grant")
     limits.remember(account)
     if password_hash is not None:
         fetch(queries.rehashed_password(user_id=found.user_id, password_hash=password_hash))

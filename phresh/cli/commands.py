@@ -37,6 +37,7 @@ from phresh.web.fields import INTEGER_MAX
 from phresh.web.idempotency import deleted_old_keys
 
 ID = click.IntRange(1, INTEGER_MAX)
+EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - of the machine: HOST does not say which one
 
 
 def init_app(app: Flask) -> None:
@@ -64,13 +65,23 @@ def serve() -> NoReturn:
         click.echo(f"Data      {server.folder}")
         if server.moved:
             click.echo(f"          because the account {server.user} can't reach {ROOT}")
-    name = "localhost" if host in ("127.0.0.1", "0.0.0.0") else host  # noqa: S104
-    address = f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+    address = local_url(host, port)
+    if current_app.config["PUBLIC_URL"] is None and host not in EVERY_ADDRESS:
+        os.environ["PUBLIC_URL"] = address
     click.echo(f"API       {address}/api/cleanings/")
     click.echo(f"Docs      {address}/docs")
     sys.stdout.flush()
     os.chdir(ROOT)
     _exec(sys.executable, "-m", "gunicorn", "--config", "gunicorn.conf.py", "wsgi:app")
+
+
+def local_url(host: str, port: int) -> str:
+    """Return the URL that reaches the API from this machine.
+
+    :param host: the setting ``HOST``
+    """
+    name = "localhost" if host in ("127.0.0.1", *EVERY_ADDRESS) else host
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
 
 
 @click.command(context_settings={"ignore_unknown_options": True})

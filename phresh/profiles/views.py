@@ -44,14 +44,16 @@ def get_profile(username: str) -> str:
     return rows[0][0]
 
 
-def _own_profile() -> str:
-    """Return the path of the current user's profile."""
-    return f"{blp.url_prefix}/{current_account().username}/"
+@blp.get("/me/")
+@login_required
+@blp.response(200, ProfileSchema, holds=CONTACT_DATA)
+def get_own_profile() -> str:
+    """Get your profile"""
+    return _own_profile()
 
 
 @blp.route("/me/", methods=["PATCH", "PUT"])
 @login_required
-@blp.represented_at(_own_profile)
 @blp.arguments(envelope("profile_update", ProfileUpdateSchema))
 @blp.response(200, ProfileSchema, holds=CONTACT_DATA)
 def update_profile(changes: dict[str, Any]) -> str:
@@ -65,7 +67,13 @@ def update_profile(changes: dict[str, Any]) -> str:
             fetch(queries.changed_profile(user_id=user_id, **changes))
         except ForeignKeyViolation:  # the account is being deleted
             reject_token()
-    rows = fetch(queries.own_profile(user_id=user_id))
+    return _own_profile()
+
+
+def _own_profile() -> str:
+    """Return the current user's profile; respond 401 if the account is being deleted."""
+    rows = fetch(queries.own_profile(user_id=current_account().user_id))
     if not rows:
         reject_token()
-    return rows[0][0]
+    text: str = rows[0][0]
+    return text

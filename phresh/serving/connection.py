@@ -76,7 +76,7 @@ class Connection:
             "wsgi.multiprocess": True,
             "wsgi.run_once": False,
             "wsgi.input_terminated": True,
-            "SCRIPT_NAME": "",
+            "SCRIPT_NAME": worker.mount,
             "SERVER_NAME": host,
             "SERVER_PORT": str(port),
             "REMOTE_ADDR": self.address,

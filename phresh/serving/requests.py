@@ -351,5 +351,9 @@ def _set_target(environ: dict[str, Any], method: str, target: bytes) -> None:
     if b"#" in target:  # a fragment, which no request target has
         raise RejectedError(400)
     path, _, query = target.partition(b"?")
-    environ["PATH_INFO"] = (unquote_to_bytes(path) if b"%" in path else path).decode("latin-1")
+    path_info = (unquote_to_bytes(path) if b"%" in path else path).decode("latin-1")
+    mount = environ.get("SCRIPT_NAME")
+    if mount and f"{path_info}/".startswith(f"{mount}/"):
+        path_info = path_info.removeprefix(mount)
+    environ["PATH_INFO"] = path_info
     environ["QUERY_STRING"] = query.decode("latin-1")

@@ -6,6 +6,8 @@ from typing import Any
 
 from gunicorn.config import Config
 
+from phresh.settings.values import MOUNT
+
 LOG = "phresh.serving.hooks.Logger"
 
 # By gunicorn itself: its command line, its master, and what all its workers share.
@@ -106,6 +108,17 @@ def refuse_ignored(cfg: Config) -> None:
             raise RuntimeError(f"{name}: gunicorn's setting has no effect here. {reason}")
     if "FORWARDED_ALLOW_IPS" in os.environ:
         raise RuntimeError(f"FORWARDED_ALLOW_IPS: gunicorn's setting has no effect here. {PROXIES}")
+
+
+def mount_point() -> str:
+    """Return the path below which requests arrive, by ``SCRIPT_NAME``, which gunicorn reads too.
+
+    :raises RuntimeError: when it is no path
+    """
+    text = os.environ.get("SCRIPT_NAME", "")
+    if not MOUNT.fullmatch(text):
+        raise RuntimeError(f"SCRIPT_NAME: Not a path like /phresh: {text[:100]!a}.")
+    return text.rstrip("/")
 
 
 def _validated(setting: Any, value: Any) -> Any:

@@ -17,7 +17,7 @@ from gunicorn.workers.ggevent import GeventWorker
 from phresh.config import read_settings
 from phresh.serving.connection import Connection, Unsent
 from phresh.serving.requests import Limits
-from phresh.serving.settings import refuse_ignored, with_request_hooks
+from phresh.serving.settings import mount_point, refuse_ignored, with_request_hooks
 
 DRAIN_TIMEOUT = 5  # seconds to accept the connections that the kernel has accepted
 LEAVE_TIMEOUT = 0.001  # seconds to leave a connection to another worker
@@ -92,6 +92,7 @@ class Worker(GeventWorker):
         self.place = next((i for i, count in enumerate(self.board) if not count), 0)
         self.board[self.place] = COUNT_MAX  # until it serves, no connection is left to it
         self.unsent = Unsent()
+        self.mount = mount_point()
 
     @staticmethod
     def check_config(cfg: Any, _log: Any) -> None:
@@ -100,6 +101,7 @@ class Worker(GeventWorker):
         :raises RuntimeError: which gunicorn shows as one line
         """
         refuse_ignored(cfg)
+        mount_point()
 
     def load_wsgi(self) -> None:
         """Load the app, and read from its settings how long a body may be."""

@@ -79,19 +79,52 @@ class Origin(fields.String):
                 f"Not an origin like https://phresh.example, with no path and no slash at its end, "
                 f"nor https://*.phresh.example: {text[:100]!a}."
             )
-        scheme, wildcard, host, digits = match.groups()
-        if host.startswith("["):
-            if not is_address(host[1:-1]):
-                raise ValidationError(f"Not an IPv6 address: {text[:100]!a}.")
-            host = f"[{ip_address(host[1:-1])}]"
-        else:
-            host = _host_name(host)
-        if wildcard and (is_address(host) or "." not in host):
+        return _origin(text, match)
+
+
+def _origin(text: str, match: re.Match[str]) -> str:
+    """Return the origin in a text that ``ORIGIN`` matches, in its normal form.
+
+    :raises ValidationError: when its host or port is none
+    """
+    scheme, wildcard, host, digits = match.groups()
+    if host.startswith("["):
+        if not is_address(host[1:-1]):
+            raise ValidationError(f"Not an IPv6 address: {text[:100]!a}.")
+        host = f"[{ip_address(host[1:-1])}]"
+    else:
+        host = _host_name(host)
+    if wildcard and (is_address(host) or "." not in host):
+        raise ValidationError(
+            f"The wildcard must stand before a domain of two labels or more: {text[:100]!a}."
+        )
+    port = int(digits or 0)
+    if digits and not 0 < port < 65536:
+        raise ValidationError(f"Not a port: {text[:100]!a}.")
+    shown = f":{port}" if port and port != DEFAULT_PORTS.get(scheme) else ""
+    return f"{scheme}://{wildcard or ''}{host}{shown}"
+
+
+# The path of a URL that needs no quoting, and has no segment that a client would resolve.
+MOUNT = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~-]+)*/?")
+
+
+class PublicURL(fields.String):
+    """The URL under which clients reach the API; it loads without a slash at its end."""
+
+    def _deserialize(self, *args: Any, **options: Any) -> str:
+        text: str = super()._deserialize(*args, **options)
+        start = text.find("/", text.find("://") + 3)
+        origin, path = (text, "") if start < 0 else (text[:start], text[start:])
+        match = ORIGIN.fullmatch(origin.lower())
+        if (
+            match is None
+            or match[1] not in DEFAULT_PORTS
+            or match[2] is not None
+            or not MOUNT.fullmatch(path)
+        ):
             raise ValidationError(
-                f"The wildcard must stand before a domain of two labels or more: {text[:100]!a}."
+                "Not a URL like https://phresh.example or https://example.com/phresh, with no "
+                f"query, and letters, digits, -, ., _ and ~ in its path: {text[:100]!a}."
             )
-        port = int(digits or 0)
-        if digits and not 0 < port < 65536:
-            raise ValidationError(f"Not a port: {text[:100]!a}.")
-        shown = f":{port}" if port and port != DEFAULT_PORTS.get(scheme) else ""
-        return f"{scheme}://{wildcard or ''}{host}{shown}"
+        return _origin(text, match) + path.rstrip("/")

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from inspect import iscoroutinefunction, unwrap
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 import flask
 from flask import current_app, request
@@ -22,6 +23,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import MapAdapter
 from werkzeug.utils import cached_property
 
+from phresh.settings.values import MOUNT
 from phresh.web.json import StrictJSONProvider
 
 # One range of bytes: the first and the last, or how many of the last.
@@ -212,6 +214,9 @@ class App(flask.Flask):
     json_provider_class = StrictJSONProvider
     session_interface = NoSessions()
 
+    # Scheme, host and path of PUBLIC_URL, for url_for.
+    public: tuple[str, str, str] | None = None
+
     def __init__(self, import_name: str) -> None:
         super().__init__(import_name, static_folder=str(Path(__file__).with_name("static")))
         self.url_map.strict_slashes = False  # the trailing slash is optional
@@ -242,7 +247,14 @@ class App(flask.Flask):
             host = environ["SERVER_NAME"]
         is_limited = self.config["TRUSTED_HOSTS"] is not None
         if is_limited and environ["PATH_INFO"].rstrip("/") not in ANY_HOST:
-            return super().create_url_adapter(request)
+            adapter = super().create_url_adapter(request)
+        else:
+            adapter = self._bind(environ, host)
+        if self.public is not None and adapter is not None:
+            adapter.url_scheme, adapter.server_name, adapter.script_name = self.public
+        return adapter
+
+    def _bind(self, environ: Any, host: str) -> MapAdapter:
         return MapAdapter(
             self.url_map,
             server_name=host,
@@ -287,11 +299,31 @@ def reject_coroutine(view: Any) -> None:
         )
 
 
-def init_app(app: flask.Flask) -> None:
-    """Limit the app to the hosts, and let it trust the proxies, that its settings name."""
+def init_app(app: App) -> None:
+    """Limit the app to the hosts, trust the proxies and use the URL that its settings name."""
     app.config["MAX_FORM_PARTS"] = 20  # of multipart/form-data
     if app.config["TRUSTED_HOSTS"] is not None:
         # Requests from inside, like a container's health check, use no public name.
         app.config["TRUSTED_HOSTS"] += ["localhost", "127.0.0.1"]
     if proxies := app.config["TRUSTED_PROXIES"]:
-        app.wsgi_app = ProxyFix(app.wsgi_app, proxies, proxies)  # type: ignore[method-assign]
+        app.wsgi_app = Proxies(app.wsgi_app, proxies)  # type: ignore[method-assign]
+    if app.config["PUBLIC_URL"] is not None:
+        parts = urlsplit(app.config["PUBLIC_URL"])
+        app.public = (parts.scheme, parts.netloc, f"{parts.path}/")
+
+
+class Proxies(ProxyFix):
+    """Applies the headers of trusted proxies: the client's address, its scheme, and the mount.
+
+    :param count: of the proxies that a request passes; each header has a value of each
+    """
+
+    def __init__(self, app: Any, count: int) -> None:
+        super().__init__(app, x_for=count, x_proto=count, x_prefix=count)
+
+    def __call__(self, environ: Any, start_response: Any) -> Any:
+        """Call the app, without a mount that is no plain path: it gets into URLs."""
+        prefixes = environ.get("HTTP_X_FORWARDED_PREFIX", "").split(",")
+        if not all(MOUNT.fullmatch(prefix.strip()) for prefix in prefixes):
+            del environ["HTTP_X_FORWARDED_PREFIX"]
+        return super().__call__(environ, start_response)

@@ -6,6 +6,7 @@ import flask
 from flask import Blueprint, current_app, redirect, render_template, request, url_for
 
 from phresh.web.app import Response
+from phresh.web.urls import url_of
 
 # Scripts only from here, none in the page itself; Swagger UI styles its elements in place.
 CONTENT_SECURITY_POLICY = (
@@ -28,14 +29,15 @@ def show_index() -> flask.typing.ResponseReturnValue:
     """Redirect browsers to the docs page; tell other clients where things are."""
     accepted = request.accept_mimetypes
     if accepted.accept_html and accepted["text/html"] > accepted["application/json"]:
-        response = redirect(url_for("docs.show_docs"))
+        response = redirect(url_of(url_for("docs.show_docs")))
         response.headers["Vary"] = "Accept"
         return response
-    index = {
-        "docs": url_for("docs.show_docs"),
-        "health": url_for("health.get_health"),
-        "openapi": url_for("api-docs.openapi_json"),
+    endpoints = {
+        "docs": "docs.show_docs",
+        "health": "health.get_health",
+        "openapi": "api-docs.openapi_json",
     }
+    index = {name: url_of(url_for(endpoint)) for name, endpoint in endpoints.items()}
     headers = {"Vary": "Accept"}
     return Response(current_app.json.dumps(index), 200, headers, mimetype="application/json")
 

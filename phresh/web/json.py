@@ -11,7 +11,7 @@ from marshmallow.fields import DateTime
 
 
 def init_app() -> None:
-    """Have marshmallow's fields dump times as :func:`time_text` does, in every schema."""
+    """Let every field of marshmallow dump times as :func:`time_text` does."""
     for name in ("iso", "iso8601"):  # the first is the default
         DateTime.SERIALIZATION_FUNCS[name] = time_text
 

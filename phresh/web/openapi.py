@@ -1,12 +1,13 @@
 """The OpenAPI document: Flask-Smorest's, completed with what holds for every operation."""
 
+from copy import deepcopy
 from http import HTTPStatus
 from threading import Lock
 from typing import Any, ClassVar
 
 import flask_smorest
 from apispec import BasePlugin
-from flask import Flask
+from flask import Flask, request
 from flask_smorest.spec import openapi_cli
 from werkzeug.exceptions import HTTPException
 
@@ -17,10 +18,11 @@ from phresh.web.idempotency import KeyField
 from phresh.web.problems import PROBLEM_JSON, ProblemSchema, problem_response
 
 # How a token is sent; the first is a form in Swagger UI that fetches one.
-SECURITY_SCHEMES = {
+LOGIN = "/api/users/login/token/"
+SECURITY_SCHEMES: dict[str, Any] = {
     "login": {
         "type": "oauth2",
-        "flows": {"password": {"tokenUrl": "/api/users/login/token/", "scopes": {}}},
+        "flows": {"password": {"tokenUrl": LOGIN, "scopes": {}}},
     },
     "bearer": {"type": "http", "scheme": "bearer"},
 }
@@ -34,7 +36,7 @@ LOCATION = {"Location": {"description": "URL of the new resource", "schema": {"t
 RATE_LIMITS = {"RateLimit-Policy": "RATELIMIT_POLICY", "RateLimit": "RATELIMIT"}
 
 # The settings that the document depends on.
-SETTINGS = ("API_VERSION", "GUEST_POSTING")
+SETTINGS = ("API_VERSION", "GUEST_POSTING", "PUBLIC_URL")
 
 
 def init_app(app: Flask) -> "Api":
@@ -75,9 +77,13 @@ class Api(flask_smorest.Api):
 
     def _make_spec(self) -> None:
         plugin = _OperationPlugin(guest_posting=self._app.config["GUEST_POSTING"])
-        super()._init_spec(extra_plugins=[plugin])
+        base = self._app.config["PUBLIC_URL"]
+        super()._init_spec(extra_plugins=[plugin], servers=[{"url": base or "/"}])
         for name, scheme in SECURITY_SCHEMES.items():
-            self._spec.components.security_scheme(name, scheme)
+            made = deepcopy(scheme)
+            if "flows" in made:
+                made["flows"]["password"]["tokenUrl"] = f"{base or ''}{LOGIN}"
+            self._spec.components.security_scheme(name, made)
         for converter in CONVERTERS.values():
             self._register_converter(converter, lambda made: made.parameter)
         for registered in self._registered:
@@ -113,11 +119,16 @@ class Api(flask_smorest.Api):
 
     def _openapi_json(self) -> Response:
         """Respond with the document, or 304."""
-        tag = etag_of(self.document)
+        text = self.document
+        mount = request.script_root
+        if mount and self._app.config["PUBLIC_URL"] is None:  # known only from requests
+            text = text.replace('"url": "/"', f'"url": "{mount}"')
+            text = text.replace('"tokenUrl": "', f'"tokenUrl": "{mount}')
+        tag = etag_of(text)
         headers = {"ETag": tag, "Cache-Control": "no-cache"}
         if is_not_modified(tag):
             return Response(None, 304, headers)
-        return Response(self.document, 200, headers, mimetype="application/json")
+        return Response(text, 200, headers, mimetype="application/json")
 
     def handle_http_exception(self, error: HTTPException) -> Response:
         """Return the problem document of an HTTP error."""
@@ -196,7 +207,20 @@ class _OperationPlugin(BasePlugin):
                 statuses |= {401}
                 if method != "get" and not self._guest_posting:
                     operation["security"] = SECURITY
+            own = operation["responses"].get(400, {}).get("content")
+            if own:  # the errors of a format of its own, which are 400 where others are 422
+                statuses -= {422}
             operation["responses"] = {
-                status: HTTPStatus(status).name if status >= 300 else operation["responses"][status]
+                status: self._response(operation["responses"], status, own)
                 for status in sorted(statuses)
             }
+
+    def _response(self, responses: Any, status: int, own: Any) -> Any:
+        if status < 300:
+            return responses[status]
+        if status == 304 or not own:
+            return HTTPStatus(status).name
+        response = {"description": HTTPStatus(status).phrase, "content": own}
+        if status == HTTPStatus.TOO_MANY_REQUESTS:
+            response["headers"] = {**RATE_LIMITS, "Retry-After": "RETRY_AFTER"}
+        return response

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, ClassVar
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import marshmallow as ma
 from flask import request
@@ -32,6 +32,7 @@ from phresh.database.statements import Query, parameter
 from phresh.database.transactions import fetch
 from phresh.web.fields import INTEGER_MAX, BoundedString, Digits
 from phresh.web.json import time_text
+from phresh.web.urls import url_of
 
 LIMIT_MAX = 100  # rows of a page
 PAGE_MAX = 256 * 1024  # bytes of a page that has more than one row
@@ -194,7 +195,7 @@ class Page:
             return text, {}
         cursor = encode_cursor(self.name, rows[count - 1][1:])
         parameters = urlencode({**request.args.to_dict(flat=False), "after": cursor}, doseq=True)
-        return text, {"Link": f'<{request.path}?{parameters}>; rel="next"'}
+        return text, {"Link": f'<{url_of(quote(request.path))}?{parameters}>; rel="next"'}
 
 
 def _count_fitting(texts: Sequence[str]) -> int:

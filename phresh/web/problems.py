@@ -7,7 +7,7 @@ from typing import Any
 
 import marshmallow as ma
 import psycopg2
-from flask import Flask, current_app, g
+from flask import Flask, current_app, g, request
 from flask_smorest import abort
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
@@ -98,19 +98,27 @@ def _lost_race_response(_: Exception) -> Response:
 
 
 def problem_response(error: HTTPException) -> Response:
-    """Return the problem document of an HTTP error, with the error's own headers."""
+    """Return the problem document of an HTTP error, with the error's own headers.
+
+    A view with an attribute ``complete_problem`` may add members to it, and change its status.
+    """
     given: dict[str, Any] = getattr(error, "data", None) or {}
     status = error.code or 500
     title = HTTP_STATUS_CODES[status]
     detail = given.get("message") or error.description
     if detail == type(error).description:
         detail = title
-    problem = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    problem: dict[str, Any] = {"type": "about:blank", "title": title, "status": status}
+    problem["detail"] = detail
     if "request_id" in g:
         problem["request_id"] = g.request_id
     if "messages" in given:
         problem["detail"] = "The request is not valid; see `errors`."
         problem["errors"] = list(islice(_invalid_values(given["messages"]), ERRORS_MAX))
+    view = current_app.view_functions.get(request.endpoint or "")
+    if (complete := getattr(view, "complete_problem", None)) is not None:
+        complete(problem, given)
+        status = problem["status"]
     headers = {
         name: value
         for name, value in error.get_headers()

@@ -12,6 +12,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from phresh.web.app import Response
 from phresh.web.conditional import etag_of, is_not_modified
+from phresh.web.urls import url_of
 
 Pairs = list[tuple[str, str]]  # headers
 WITHOUT_BODY = (204, 205, 304)
@@ -174,6 +175,8 @@ def reject_text(view: Any, schema: Any) -> NoReturn:
 def finished(declared: Declared, text: str | None, status: int, given: Pairs) -> BaseResponse:
     """Return the response; headers that the view has given replace ours."""
     own = {name.lower(): value for name, value in given}
+    if "location" in own:
+        given = [(n, _public(value) if n.lower() == "location" else value) for n, value in given]
     headers = [("Cache-Control", declared.cache_control if status < 400 else "no-store")]
     if text is not None:
         headers.append(("Content-Type", "application/json"))
@@ -197,6 +200,8 @@ def completed(
         response.status_code = status
     headers = response.headers
     headers.update(Headers(given))
+    if "Location" in headers:
+        headers["Location"] = _public(headers["Location"])
     is_error = response.status_code >= 400
     headers.setdefault("Cache-Control", "no-store" if is_error else declared.cache_control)
     names = [name.lower() for name, _ in headers]
@@ -211,4 +216,10 @@ def completed(
 
 
 def _location(declared: Declared) -> str:
-    return quote(f"{request.script_root}{declared.represented_at}")
+    return url_of(quote(declared.represented_at or ""))
+
+
+def _public(location: str) -> str:
+    """Return the URL of a path that a view has given; anything else as it is."""
+    is_path = location.startswith("/") and not location.startswith("//")
+    return url_of(location) if is_path else location

@@ -268,19 +268,21 @@ def test_login_ignores_the_case_of_the_email(client, anna, email):
         ("' OR true --", PASSWORD),
     ],
 )
-def test_login_with_a_wrong_email_or_password_returns_401(client, anna, email, password):
+def test_login_with_a_wrong_email_or_password_is_an_invalid_grant(client, anna, email, password):
     response = log_in(client, email, password)
-    assert response.status_code == 401
+    assert response.status_code == 400
     assert response.content_type == "application/problem+json"
     assert response.json["detail"] == "Wrong email or password."
-    assert response.headers["WWW-Authenticate"] == "Bearer"
+    assert response.json["error"] == "invalid_grant"
+    assert response.headers["Cache-Control"] == "no-store"
+    assert "WWW-Authenticate" not in response.headers  # RFC 6749 5.2: of invalid_client
 
 
-def test_login_with_the_password_of_another_account_returns_401(
+def test_login_with_the_password_of_another_account_is_rejected(
     client, anna, ben, sql, send, patch
 ):
     assert patch(ben.token, password=OTHER_PASSWORD, old_password=PASSWORD).status_code == 200
-    assert log_in(client, anna.email, OTHER_PASSWORD).status_code == 401
+    assert log_in(client, anna.email, OTHER_PASSWORD).status_code == 400
     assert log_in(client, ben.email, OTHER_PASSWORD).status_code == 200
 
 
@@ -308,7 +310,9 @@ def test_login_accepts_the_extra_fields_of_swagger_ui(client, anna, extra):
 def test_a_login_form_with_invalid_fields_is_rejected_and_not_counted(
     client, anna, sql, form, names
 ):
-    assert set(errors(client.post(LOGIN, data=form))) == names
+    response = client.post(LOGIN, data=form)
+    assert response.status_code == 400
+    assert {error["parameter"] for error in response.json["errors"]} == names
     assert sql("SELECT key FROM quotas") == [("write from 127.0.0.1",)]
 
 
@@ -321,7 +325,8 @@ def test_login_without_a_form_returns_415(client, anna):
 
 def test_credentials_in_the_query_string_are_rejected(client, anna):
     form = {"username": anna.email, "password": PASSWORD}
-    assert client.post(LOGIN, query_string=form, data=form).status_code == 422
+    response = client.post(LOGIN, query_string=form, data=form)
+    assert (response.status_code, response.json["error"]) == (400, "invalid_request")
 
 
 # Read and change the current user
@@ -358,7 +363,7 @@ def test_changing_the_email_with_the_password_ends_other_tokens(client, anna, be
     assert send(other, "GET", ME).status_code == 401
     assert send(anna.token, "GET", ME).json == response.json
     assert send(ben.token, "GET", ME).status_code == 200
-    assert log_in(client).status_code == 401
+    assert log_in(client).status_code == 400
     assert log_in(client, "anna@new.example").status_code == 200
 
 
@@ -370,7 +375,7 @@ def test_changing_the_password_with_the_old_one_ends_other_tokens(client, anna, 
     assert send(other, "GET", ME).status_code == 401
     assert send(anna.token, "GET", ME).status_code == 200
     assert send(ben.token, "GET", ME).status_code == 200
-    assert log_in(client).status_code == 401
+    assert log_in(client).status_code == 400
     assert log_in(client, password=OTHER_PASSWORD).status_code == 200
 
 
@@ -464,7 +469,7 @@ def test_deleting_an_account_deletes_its_cleanings_and_tokens(
     assert client.get(f"{LIST}?owner=anna").json == []
     for token in (anna.token, other):
         assert send(token, "GET", ME).status_code == 401
-    assert log_in(client).status_code == 401
+    assert log_in(client).status_code == 400
     assert send(ben.token, "GET", ME).status_code == 200
     assert sql("SELECT user_id FROM tokens") == [(ben.id,)]
 
@@ -546,9 +551,9 @@ def test_changing_an_account_that_is_deleted_during_hashing_returns_401(
     assert patch(anna.token, password=OTHER_PASSWORD, old_password=PASSWORD).status_code == 401
 
 
-def test_login_to_a_concurrently_deleted_account_returns_401_and_creates_no_token(
+def test_login_to_a_concurrently_deleted_account_is_rejected_and_creates_no_token(
     client, anna, sql, accounts_deleted_after_lookup
 ):
     response = log_in(client)
-    assert response.status_code == 401
+    assert response.status_code == 400
     assert sql("SELECT count(*) FROM tokens") == [(0,)]

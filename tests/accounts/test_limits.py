@@ -51,7 +51,7 @@ def log_in(client, email=ANNA, password=WRONG, address="127.0.0.1", **headers):
 
 def fail_to_log_in(client, times, email=ANNA, **options):
     for _ in range(times):
-        assert log_in(client, email, **options).status_code == 401
+        assert log_in(client, email, **options).status_code == 400
 
 
 def register(client, username, address="127.0.0.1", **values):
@@ -245,7 +245,7 @@ def test_the_account_limit_is_the_same_for_known_and_unknown_emails(
     client, anna, email, case_changes
 ):
     responses = [log_in(client, change_case(email)) for change_case in case_changes]
-    assert [response.status_code for response in responses] == [401, 401, 401, 429]
+    assert [response.status_code for response in responses] == [400, 400, 400, 429]
     assert expect_429(responses[-1]) in about(300)
 
 
@@ -664,7 +664,7 @@ def test_concurrent_logins_do_not_exceed_the_limit(make_client, anna):
     app = make_client().application
     with ThreadPoolExecutor(12) as pool:
         statuses = list(pool.map(lambda _: log_in(app.test_client()).status_code, range(12)))
-    assert sorted(statuses) == [401] * 3 + [429] * 9
+    assert sorted(statuses) == [400] * 3 + [429] * 9
 
 
 def test_concurrent_registrations_do_not_exceed_the_limit(make_client, app, sql):
@@ -739,9 +739,9 @@ def test_two_workers_share_the_login_limit(server, anna):
     first, second = server.workers()
     with suspended(second):
         assert attempt(PASSWORD) == 200
-        assert [attempt(), attempt()] == [401, 401]
+        assert [attempt(), attempt()] == [400, 400]
     with suspended(first):
         assert attempt(PASSWORD) == 200
-        assert [attempt(), attempt()] == [401, 429]
+        assert [attempt(), attempt()] == [400, 429]
     with suspended(second):
         assert attempt(PASSWORD) == 429

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from phresh.cli import commands
 from tests.tools.processes import (
     Address,
     Served,
@@ -49,6 +50,8 @@ def test_make_run_serves_stops_and_keeps_the_data(checkout):
     served = Served(checkout).wait()
     status, created = served.request("POST", "/api/cleanings/", BODY)
     assert status == 201
+    index = json.loads(served.request("GET", "/")[1])
+    assert index["docs"] == f"http://localhost:{served.port}/docs/"
 
     # A second server on the same data is rejected; commands work beside the first one.
     code, output = Served(checkout).end(0)
@@ -74,6 +77,33 @@ def test_make_run_serves_stops_and_keeps_the_data(checkout):
     served = Served(checkout).wait()
     assert served.request("GET", "/api/cleanings/") == (200, f"[{created}]")
     served.end(signal.SIGINT, group=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ({}, "http://localhost:8000"),
+        ({"PORT": 8001}, "http://localhost:8001"),
+        ({"HOST": "192.0.2.1"}, "http://192.0.2.1:8000"),
+        ({"HOST": "phresh.example", "PORT": 80}, "http://phresh.example:80"),
+        ({"HOST": "::1"}, "http://[::1]:8000"),
+        # It does not say how clients reach it, nor which address they use.
+        ({"HOST": "0.0.0.0"}, None),  # noqa: S104
+        ({"HOST": "::"}, None),
+        ({"PUBLIC_URL": "https://phresh.example"}, None),
+    ],
+)
+def test_serve_takes_its_own_address_for_the_public_url(make_app, monkeypatch, given, url):
+    monkeypatch.setenv("PUBLIC_URL", "")
+    monkeypatch.setattr(commands, "upgrade", lambda: None)
+    monkeypatch.setattr(commands, "_require_free_port", lambda *_: None)
+    monkeypatch.setattr(os, "chdir", lambda _: None)
+    monkeypatch.setattr(os, "execvp", lambda *_: None)
+    app = make_app(**given)
+    with app.app_context():
+        result = app.test_cli_runner().invoke(args=["serve"])
+    assert result.exit_code == 0, result.output
+    assert os.environ["PUBLIC_URL"] == (url or "")
 
 
 @pytest.mark.slow

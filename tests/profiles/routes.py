@@ -9,6 +9,7 @@ FEATURE = Feature(
     prepare=lambda world: {"username": world.make_user("cleo").username},
     routes=[
         Route("GET", ONE, EVERYONE, errors={404}),
+        Route("GET", MINE, ACCOUNTS),
         Route("PATCH", MINE, ACCOUNTS),
         Route("PUT", MINE, ACCOUNTS),
     ],

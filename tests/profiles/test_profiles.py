@@ -324,8 +324,7 @@ def test_an_invalid_username_in_the_url_returns_404(client, name):
         ("PATCH", "anna/", {"GET", "HEAD", "OPTIONS"}),
         ("PUT", "anna/", {"GET", "HEAD", "OPTIONS"}),
         ("DELETE", "anna/", {"GET", "HEAD", "OPTIONS"}),
-        ("GET", "me/", {"PATCH", "PUT", "OPTIONS"}),
-        ("DELETE", "me/", {"PATCH", "PUT", "OPTIONS"}),
+        ("DELETE", "me/", {"GET", "HEAD", "PATCH", "PUT", "OPTIONS"}),
     ],
 )
 def test_other_methods_on_profiles_return_405(anna, method, path, allowed):
@@ -423,3 +422,21 @@ def test_an_account_without_a_profile_row_is_shown_and_a_change_inserts_it(clien
     changes = {"profile_update": {"bio": "New"}}
     assert anna.client.patch("/api/profiles/me/", json=changes).json["bio"] == "New"
     assert sql("SELECT bio FROM profiles") == [("New",)]
+
+
+def test_everyone_can_read_their_own_profile_without_knowing_their_username(client, anna):
+    mine = anna.client.get("/api/profiles/me/")
+    named = anna.client.get("/api/profiles/anna/")
+    assert mine.json == named.json
+    for name in ("ETag", "Cache-Control", "Vary"):
+        assert mine.headers[name] == named.headers[name]
+    assert client.get("/api/profiles/me/").status_code == 401
+    known = {"If-None-Match": mine.headers["ETag"]}
+    assert anna.client.get("/api/profiles/me/", headers=known).status_code == 304
+    changed = anna.client.patch(
+        "/api/profiles/me/",
+        json={"profile_update": {"bio": "New"}},
+        headers={"If-Match": mine.headers["ETag"]},
+    )
+    assert changed.status_code == 200
+    assert anna.client.get("/api/profiles/me/").headers["ETag"] == changed.headers["ETag"]

@@ -47,6 +47,23 @@ def head(line="GET / HTTP/1.1", *headers, host="a"):
 
 
 @pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("/phresh/api/cleanings/?a=/phresh/", "/api/cleanings/"),
+        *(("/phresh", ""), ("/phresh/", "/"), ("/phresh?a", ""), ("/%70hresh/x", "/x")),
+        # As a proxy that removes the mount, or a health check on the machine, sends it.
+        *(("/api/cleanings/", "/api/cleanings/"), ("/phreshly/", "/phreshly/"), ("/", "/")),
+        *(("/phresh/phresh/", "/phresh/"), ("http://a/phresh/x", "/x")),
+    ],
+)
+def test_the_mount_is_no_part_of_the_path(target, path):
+    parser = RequestParser({"SCRIPT_NAME": "/phresh"}, LIMITS)
+    parser.receive(head(f"GET {target} HTTP/1.1"))
+    environ = parser.next().environ
+    assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == ("/phresh", path)
+
+
+@pytest.mark.parametrize(
     "host",
     [
         *("a", "a.b-c.example", "a:80", "a:", "127.0.0.1:8000", "[::1]", "[::1]:80", "A_b~c"),

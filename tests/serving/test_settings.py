@@ -11,7 +11,13 @@ import time
 import pytest
 from gunicorn.config import KNOWN_SETTINGS, Config
 
-from phresh.serving.settings import BY_GUNICORN, BY_WORKER, REFUSED, refuse_ignored
+from phresh.serving.settings import (
+    BY_GUNICORN,
+    BY_WORKER,
+    REFUSED,
+    mount_point,
+    refuse_ignored,
+)
 from tests.tools.cluster import Phresh, are_running
 from tests.tools.processes import copy_checkout, environment, free_port, wait_until
 from tests.tools.raw_http import RawConnection, request
@@ -80,6 +86,21 @@ def test_trusted_addresses_in_the_environment_are_refused(monkeypatch):
         refuse_ignored(config(forwarded_allow_ips=""))
 
 
+@pytest.mark.parametrize("path", ["", "/", "/phresh", "/phresh/", "/a-b/c.d_e~"])
+def test_script_name_is_where_the_api_is_mounted(monkeypatch, path):
+    monkeypatch.setenv("SCRIPT_NAME", path)
+    assert mount_point() == path.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    "path", ["phresh", "//phresh", "/a b", "/a//b", "/..", "http://a", "/\u00e9"]
+)
+def test_script_name_that_is_no_path_is_refused(monkeypatch, path):
+    monkeypatch.setenv("SCRIPT_NAME", path)
+    with pytest.raises(RuntimeError, match=r"^SCRIPT_NAME: Not a path like /phresh: "):
+        mount_point()
+
+
 # With gunicorn
 
 
@@ -125,6 +146,15 @@ def test_the_start_is_refused_in_one_line(checkout):
     assert refused.returncode == 1
     assert "\nError: proxy_protocol: " in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_script_name_mounts_the_api_under_a_path(serve):
+    served = serve("--env", "SCRIPT_NAME=/phresh")
+    assert served.send("GET", "/phresh/healthz").status == 200
+    assert served.send("GET", "/phresh/").json["docs"] == "/phresh/docs/"
+    assert served.send("GET", "/phresh").json["docs"] == "/phresh/docs/"
+    # A health check on the machine need not know the mount.
+    assert served.send("GET", "/").json["health"] == "/phresh/healthz"
 
 
 def test_a_worker_is_replaced_after_max_requests_without_a_lost_request(serve):

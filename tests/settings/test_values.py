@@ -124,3 +124,40 @@ def test_a_wildcard_stands_for_one_label(settings, origin, is_allowed):
     app = create_app({**settings, "CORS_ORIGINS": "https://*.phresh.example, https://b.example"})
     response = app.test_client().get("/healthz", headers={"Origin": origin})
     assert response.headers.get(ALLOW) == (origin if is_allowed else None)
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("http://localhost:8000", "http://localhost:8000"),
+        ("HTTPS://Phresh.Example:443/", "https://phresh.example"),
+        ("http://phresh.example:80/API/v2.0/", "http://phresh.example/API/v2.0"),
+        ("https://phresh.example:80", "https://phresh.example:80"),
+        ("http://[::1]:8000", "http://[::1]:8000"),
+        (
+            "https://b\u00fccher.example/~anna/phresh_1",
+            "https://xn--bcher-kva.example/~anna/phresh_1",
+        ),
+    ],
+)
+def test_the_public_url_has_one_form(text, url):
+    assert read("PUBLIC_URL", text) == url
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("phresh.example", "/phresh", "//phresh.example", "ftp://phresh.example", "https://"),
+        *("https://phresh.example?a=1", "https://phresh.example/?", "https://phresh.example/#top"),
+        *("https://anna@phresh.example", "https://anna:secret@phresh.example/", "*", "null"),
+        *("https://*.phresh.example", "https://phresh.example//", "https://phresh.example/a//b"),
+        *("https://phresh.example/a b", "https://phresh.example/../a", "https://phresh.example/."),
+        *("https://phresh.example/%2e%2e", "https://phresh.example:0", "https://phresh.example:x"),
+        *("https://phresh.example\n", "https://phresh.example/a\n", "https:///a", "https:/a"),
+        *("https://[::1", "https://1.2.3.400", "https://phresh.example\\a", "https://a,b"),
+    ],
+)
+def test_a_public_url_that_clients_cannot_use_is_rejected_in_one_line(text):
+    with pytest.raises(ConfigError, match=r"^PUBLIC_URL: Not a ") as raised:
+        read("PUBLIC_URL", text)
+    assert raised.value.message.isprintable()

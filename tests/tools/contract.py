@@ -113,15 +113,19 @@ class Contract:
             if response.mimetype not in content:
                 yield f"the content type {response.mimetype} is not documented"
         elif response.mimetype == PROBLEM_JSON and PROBLEM_JSON in content:
-            yield from self.problem_reasons(response)
+            schema = self.validator(content[PROBLEM_JSON]["schema"])
+            yield from self.problem_reasons(response, schema)
         elif response.mimetype not in content:
             yield f"the content type {response.mimetype} is not documented"
         else:
             yield from self.body_reasons(response, content[response.mimetype]["schema"])
 
-    def problem_reasons(self, response: TestResponse) -> Iterator[str]:
-        """Yield each reason for which a body is no problem document of its response."""
-        yield from invalid(self.problem, problem := json.loads(response.get_data()))
+    def problem_reasons(self, response: TestResponse, schema: Any = None) -> Iterator[str]:
+        """Yield each reason for which a body is no problem document of its response.
+
+        :param schema: the validator of its operation's problem documents
+        """
+        yield from invalid(schema or self.problem, problem := json.loads(response.get_data()))
         if problem.get("status") != response.status_code:
             yield f"/status: {problem.get('status')} is not the status of the response"
 
