@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Alias, BindParameter, Table, Text
+from sqlalchemy import BindParameter
 from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
-from sqlalchemy.sql import operators, visitors
+from sqlalchemy.sql import operators
 from sqlalchemy.types import TypeEngine
 
 Converter = Callable[[Any], Any]
@@ -39,17 +39,6 @@ class Parameter(BindParameter[Any]):
         made: Any = super().operate(op, *other, **options)
         made._orig = (_Unknown(), _Unknown())
         return made
-
-
-class JSONText(Text):
-    """The type of a text that is JSON: as a member of another object it is no string."""
-
-
-def never_null(column: Any) -> bool:
-    """Return whether a column of a table is NOT NULL, so that only an outer join makes it null."""
-    element = getattr(column, "__clause_element__", lambda: column)()
-    is_of_table = isinstance(getattr(element, "table", None), Table | Alias)
-    return is_of_table and not getattr(element, "nullable", True)
 
 
 class _Values(TypeEngine[Any]):
@@ -97,8 +86,6 @@ class _Compiler(_SQLAlchemyCompiler):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self.compared: set[str] = set()  # the parameters that stand beside = or <>
         self.is_dml = False  # whether it writes, also in a CTE
-        self.required: list[Any] = []  # columns of row_json that must not be null
-        self.outer: set[Any] = set()  # tables whose columns an outer join may make null
         self.defaults: list[Any] = []
         self.onupdates: list[Any] = []
         super().__init__(*arguments, **options)
@@ -124,23 +111,6 @@ class _Compiler(_SQLAlchemyCompiler):
         values: Any = right._clone(maintain_key=True)
         values.expanding, values.type = False, _Values(left.type, right._orig_key.lstrip("_"))
         return form.format(self.process(left, **options), self.process(values, **options))
-
-    def visit_join(self, join: Any, *arguments: Any, **options: Any) -> str:
-        """Render a join, and note of an outer one which tables may have no row."""
-        if join.isouter or join.full:
-            self.outer.update(join.right._from_objects)
-        if join.full:
-            self.outer.update(join.left._from_objects)
-        rendered: str = super().visit_join(join, *arguments, **options)
-        return rendered
-
-    def visit_format_func(self, function: Any, **options: Any) -> str:
-        """Render ``format()``, and note of ``row_json`` which columns must not be null."""
-        if isinstance(function.type, JSONText):
-            for member in function.clauses:
-                if getattr(member, "name", "") != "coalesce":
-                    self.required += filter(never_null, visitors.iterate(member))
-        return f"format{self.function_argspec(function, **options)}"
 
     def visit_insert(self, statement: Any, *arguments: Any, **options: Any) -> str:
         """Render an INSERT, and note that the statement writes."""

@@ -16,21 +16,13 @@ from sqlalchemy import (
     ColumnElement,
     DateTime,
     Executable,
-    Integer,
+    Text,
     TextClause,
     func,
 )
 from sqlalchemy import literal_column as literal
 
-from phresh.database.compiler import (
-    DIALECT,
-    Converter,
-    Dialect,
-    JSONText,
-    Parameter,
-    array_text,
-    never_null,
-)
+from phresh.database.compiler import DIALECT, Converter, Dialect, Parameter, array_text
 
 # For the caller of a query, a value; for the function that makes its statement, a parameter.
 Value = Any
@@ -64,7 +56,6 @@ class Statement:
                 "A statement under @query can't have expanding or literal_execute parameters: pass "
                 "the values by keyword."
             )
-        _reject_null_members(plain)
         self.text, self.names = str(plain), plain.positiontup or []
         self.is_text = isinstance(executable, TextClause)  # it may do anything
         self.is_dml = plain.is_dml
@@ -113,16 +104,6 @@ class Statement:
             )
             for row in rows
         ]
-
-
-def _reject_null_members(compiled: Any) -> None:
-    """Refuse ``row_json`` with a NOT NULL column that an outer join makes null."""
-    for column in compiled.required:
-        if column.table in compiled.outer:
-            raise TypeError(
-                f"{column} is NOT NULL, but an outer join makes it null where it finds no row: "
-                f'write {column}.label("{column.key}") in row_json.'
-            )
 
 
 class _NoContext:
@@ -264,6 +245,10 @@ UTC: Any = literal("INTERVAL '0'")
 NULL: Any = literal("'null'")
 
 
+class JSONText(Text):
+    """The type of a text that is JSON: as a member of another object it is no string."""
+
+
 def row_json(*columns: Any) -> ColumnElement[str]:
     """Return the SQL that renders a row as JSON text, one member per column, in this order.
 
@@ -283,16 +268,12 @@ def row_json(*columns: Any) -> ColumnElement[str]:
 
 def _member(column: Any) -> ColumnElement[Any]:
     """Return the SQL of a value as JSON."""
-    kind = column.type._type_affinity
-    is_required = never_null(column)
-    if is_required and kind is Integer:
-        return column
     if isinstance(column.type, JSONText):
         value = column
-    elif kind is DateTime:
+    elif column.type._type_affinity is DateTime:
         # One without a time zone is in UTC.
         in_utc = func.timezone(UTC, column) if column.type.timezone else column
         value = func.to_char(in_utc, TIME_FORMAT)
     else:
         value = func.to_json(column)
-    return value if is_required else func.coalesce(value, NULL)
+    return func.coalesce(value, NULL)
