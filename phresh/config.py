@@ -21,6 +21,7 @@ from phresh.settings.database_url import ConfigError as ConfigError
 from phresh.settings.database_url import configured_url, parsed_url
 from phresh.settings.database_url import shown_url as shown_url
 from phresh.settings.database_url import without_secrets as without_secrets
+from phresh.settings.values import MOUNT as MOUNT
 from phresh.settings.values import CommaSeparated, Host, Origin, PublicURL, TrustedHost
 
 ROOT = Path(__file__).resolve().parent.parent

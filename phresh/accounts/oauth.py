@@ -6,9 +6,9 @@ from typing import Any
 from marshmallow import fields
 from werkzeug.http import HTTP_STATUS_CODES
 
+from phresh.accounts.schemas import UNSUPPORTED
 from phresh.web.problems import ProblemSchema
 
-UNSUPPORTED = "Only the grant type password is supported."
 # Codes for statuses for which RFC 6749 5.2 has none; 4.1.2.1 has these.
 CODES = {429: "temporarily_unavailable", 500: "server_error", 503: "temporarily_unavailable"}
 # What a description must not have: all but printable ASCII, quotation marks and backslashes.

@@ -17,7 +17,6 @@ from marshmallow import (
 from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
 from phresh.accounts.models import EMAIL_MAX, email_key
-from phresh.accounts.oauth import UNSUPPORTED
 from phresh.web.fields import USERNAME, USERNAME_MAX, USERNAME_MIN, BoundedString, RawText, Text
 
 # ASVS 5.0 6.2.1, 6.2.4, 6.2.5, 6.2.9: a minimum length, not common, any characters.
@@ -173,6 +172,7 @@ class UserUpdateSchema(Schema):
             raise ValidationError("Needed to change email or password.", "old_password")
 
 
+UNSUPPORTED = "Only the grant type password is supported."
 # Of the form of a login, those of RFC 6749 4.3.2 and 2.3.1. None may occur twice (3.2).
 LOGIN_PARAMETERS = ("grant_type", "username", "password", "scope", "client_id", "client_secret")
 

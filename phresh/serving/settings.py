@@ -6,7 +6,7 @@ from typing import Any
 
 from gunicorn.config import Config
 
-from phresh.settings.values import MOUNT
+from phresh.config import MOUNT
 
 LOG = "phresh.serving.hooks.Logger"
 
