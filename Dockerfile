@@ -22,7 +22,7 @@ RUN useradd --uid 10001 --user-group --no-create-home --no-log-init --shell /usr
 COPY --from=build /opt/venv /opt/venv
 
 WORKDIR /app
-COPY wsgi.py gunicorn.conf.py ./
+COPY wsgi.py gunicorn.conf.py LICENSE ./
 COPY migrations migrations
 COPY phresh phresh
 # The user can read everything, whatever the umask of the checkout, but not write: compile now.

@@ -6,7 +6,7 @@ SERVING = $(VENV)/.installed-serving
 INSTALLED = $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check fuzz fix lock bench bench-smoke bench-scale bench-attacks
+.PHONY: help install run test check openapi fuzz fix lock bench bench-smoke bench-scale bench-attacks
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -45,6 +45,10 @@ FUZZ_SECONDS ?= 600
 FUZZ_SEED ?= $(shell date +%s)
 fuzz: $(INSTALLED) ## Send requests generated from the document for 10 minutes, others each time
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$(FUZZ_SEED) exec $(BIN)/flask test -s -m slow tests/contract/test_schemathesis.py
+
+openapi: $(INSTALLED) ## Renew openapi.json, with its examples of responses
+	@WRITE_EXAMPLES=1 $(BIN)/flask test -q -m slow tests/contract/test_examples.py
+	$(BIN)/flask openapi write
 
 fix: $(INSTALLED) ## Mend what the linter can, and format the code
 	$(BIN)/ruff check --fix .

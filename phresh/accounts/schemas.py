@@ -17,15 +17,33 @@ from marshmallow import (
 from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
 from phresh.accounts.models import EMAIL_MAX, email_key
-from phresh.web.fields import USERNAME, USERNAME_MAX, USERNAME_MIN, BoundedString, RawText, Text
+from phresh.web.fields import (
+    CREATED_AT,
+    INTEGER_MAX,
+    UPDATED_AT,
+    USERNAME,
+    USERNAME_MAX,
+    USERNAME_MIN,
+    BoundedString,
+    Id,
+    RawText,
+    Text,
+)
 
 # ASVS 5.0 6.2.1, 6.2.4, 6.2.5, 6.2.9: a minimum length, not common, any characters.
 PASSWORD_MIN, PASSWORD_MAX = 8, 128
 COMMON = 3_000
 
-EMAIL = {"example": "anna@phresh.example"}
-NAME = {"example": "anna"}
-PASSWORD = {"format": "password", "example": "four cats on a roof"}
+EMAIL = {"description": "An email address.", "example": "anna@phresh.example"}
+NAME = {
+    "description": "A username, unique ignoring case.",
+    "example": "anna",
+}
+PASSWORD = {
+    "description": f"{PASSWORD_MIN} to {PASSWORD_MAX} characters of any kind except NUL; not one "
+    "of the most common passwords, the username or the email.",
+    "example": "four cats on a roof",
+}
 
 
 def normalized(email: str) -> str:
@@ -42,7 +60,7 @@ class Email(Text):
     """An email address by its syntax (RFC 5321, 5322, 6531); it need not exist."""
 
     def __init__(self, **kwargs: Any) -> None:
-        metadata = {**EMAIL, "format": "email", "pattern": "^[^@\\u0000]+@[^@\\u0000]+$"}
+        metadata = {**EMAIL, "format": "email", "pattern": r"^[^@\x00]+@[^@\x00]+$"}
         super().__init__(max_length=EMAIL_MAX, metadata=metadata, **kwargs)
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> str:
@@ -115,11 +133,11 @@ GUESSABLE = "Must not be your password."
 class UserSchema(Schema):
     """A user, as they see themselves."""
 
-    id = fields.Integer(required=True, metadata={"example": 1})
+    id = Id("The id of the account.", required=True)
     email = fields.String(required=True, metadata=EMAIL)
     username = fields.String(required=True, metadata=NAME)
-    created_at = fields.AwareDateTime(required=True)
-    updated_at = fields.AwareDateTime(required=True)
+    created_at = fields.AwareDateTime(required=True, metadata=CREATED_AT)
+    updated_at = fields.AwareDateTime(required=True, metadata=UPDATED_AT)
 
 
 class PublicUserSchema(Schema):
@@ -131,9 +149,19 @@ class PublicUserSchema(Schema):
 class TokenSchema(Schema):
     """A token, to be sent as ``Authorization: Bearer ...`` (RFC 6749 5.1, RFC 6750)."""
 
-    access_token = fields.String(required=True)
-    token_type = fields.String(required=True, validate=validate.Equal("bearer"))
-    expires_in = fields.Integer(required=True, metadata={"description": "Seconds"})
+    access_token = fields.String(
+        required=True, metadata={"description": "The token. It is not shown again."}
+    )
+    token_type = fields.String(
+        required=True,
+        validate=validate.Equal("bearer"),
+        metadata={"description": "How the token is sent (RFC 6750)."},
+    )
+    expires_in = fields.Integer(
+        required=True,
+        validate=validate.Range(1, INTEGER_MAX),
+        metadata={"description": "For how many seconds the token is valid.", "example": 604800},
+    )
 
 
 class RegisteredUserSchema(UserSchema):
@@ -163,7 +191,7 @@ class UserUpdateSchema(Schema):
     password = NewPassword()
     old_password = RawText(
         max_length=PASSWORD_MAX,
-        metadata={**PASSWORD, "description": "Needed to change email or password"},
+        metadata={**PASSWORD, "description": "Needed to change email or password."},
     )
 
     @validates_schema(skip_on_field_errors=True)
@@ -192,11 +220,20 @@ class LoginSchema(Schema):
             raise ValidationError({name: ["Given more than once."] for name in repeated})
         return {name: sent[0] for name, sent in values.items() if sent}
 
-    grant_type = fields.String(validate=validate.Equal("password", error=UNSUPPORTED))
+    grant_type = fields.String(
+        validate=validate.Equal("password", error=UNSUPPORTED),
+        metadata={"description": "The name of this flow. It may be left out."},
+    )
     username = Text(
         required=True,
         min_length=1,
         max_length=EMAIL_MAX,
-        metadata={**EMAIL, "description": "Your email address"},
+        metadata={**EMAIL, "description": "Your email address."},
     )
-    password = RawText(required=True, min_length=1, max_length=PASSWORD_MAX, metadata=PASSWORD)
+    password = RawText(
+        required=True,
+        min_length=1,
+        max_length=PASSWORD_MAX,
+        # Swagger UI masks it. Only here: in JSON, some clients would send asterisks.
+        metadata={**PASSWORD, "description": "Your password.", "format": "password"},
+    )

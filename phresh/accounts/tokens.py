@@ -12,7 +12,7 @@ from flask_smorest import abort
 from phresh.accounts import limits, queries
 from phresh.database.transactions import fetch, fetch_autocommit
 from phresh.web.blueprint import READING, Blueprint
-from phresh.web.openapi import SECURITY
+from phresh.web.openapi_operations import SECURITY
 
 AUTHORIZATION_MAX = 1_000  # characters; our own are 50
 

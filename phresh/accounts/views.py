@@ -116,13 +116,18 @@ def delete_token() -> None:
 @login_required
 @blp.response(200, UserSchema, holds=CONTACT_DATA)
 def get_me() -> str:
-    """Get your account"""
+    """Get your account
+
+    With the email address, which nobody else sees without an agreement.
+    """
     return _me(fetch(queries.user_by_id(user_id=current_account().user_id)))
 
 
 @blp.patch("/me/")
 @login_required
-@blp.arguments(envelope("user_update", UserUpdateSchema))
+@blp.arguments(
+    envelope("user_update", UserUpdateSchema), example={"user_update": {"username": "anna"}}
+)
 @blp.response(200, UserSchema, holds=CONTACT_DATA)
 @blp.alt_response(403)
 @blp.alt_response(409)

@@ -18,10 +18,38 @@ from phresh.cleanings.models import (
     WORDS_MAX,
     is_word_character,
 )
-from phresh.web.fields import CONTROLS, DIRECTIONS, INVISIBLE, BoundedList, Text
+from phresh.web.fields import (
+    CONTROLS,
+    CREATED_AT,
+    UPDATED_AT,
+    BoundedList,
+    Enumeration,
+    Id,
+    Text,
+)
 from phresh.web.pages import PageSchema
 
 CENT = Decimal("0.01")
+PRICE = {
+    "description": 'Price per hour, with at most 2 decimals. A string like `"29.99"` is accepted '
+    "too.",
+    "example": 29.99,
+}
+CLEANING_TYPE = Enumeration(
+    "CleaningType", CLEANING_TYPES, "What is to be done: `spot_clean` if nothing is said."
+)
+CLEANING_STATUS = Enumeration(
+    "CleaningStatus",
+    STATUSES,
+    "`open`: offers can be made. `taken`: an offer is accepted. `completed`: the owner has rated "
+    "the cleaner.",
+)
+CLEANING_SORT = Enumeration(
+    "CleaningSort",
+    ORDERS,
+    "The sort order of cleanings; `-` is descending, so `-id` has the newest first.",
+    ["newest_first", "oldest_first", "cheapest_first", "dearest_first"],
+)
 PRICE_TEXT = "[0-9]{1,8}(\\.[0-9]{1,2})?"
 ANY_PRICE_TEXT = "[0-9]{1,20}(\\.[0-9]{1,20})?"  # whose error says more than "invalid"
 
@@ -36,10 +64,10 @@ class Price(fields.Field[Decimal]):
     }
 
     def __init__(self, **kwargs: Any) -> None:
-        metadata = kwargs.pop("metadata", {"example": 29.99})
-        number = {"type": "number", "minimum": 0, "maximum": float(PRICE_MAX), "multipleOf": 0.01}
-        text = {"type": "string", "maxLength": 11, "pattern": f"^{PRICE_TEXT}$"}
-        super().__init__(metadata={"anyOf": [number, text], **metadata}, **kwargs)
+        # Without multipleOf, which in floating-point numbers rejects 19.99; without the string,
+        # for which generated clients get a type that is no number.
+        metadata = {"type": "number", "minimum": 0, "maximum": float(PRICE_MAX), **PRICE}
+        super().__init__(metadata={**metadata, **kwargs.pop("metadata", {})}, **kwargs)
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> Decimal:
         number = isinstance(value, int | Decimal) and not isinstance(value, bool)
@@ -55,27 +83,36 @@ class Price(fields.Field[Decimal]):
         return rounded
 
 
-NAME = {"example": "Clean my house"}
-DESCRIPTION = {"example": "Three rooms and a cat."}
+NAME = {
+    "description": "What is to be cleaned, in a few words. It has a visible character.",
+    "example": "Clean my house",
+}
+DESCRIPTION = {"description": "More about the job.", "example": "Three rooms and a cat."}
 
 
 class CleaningSchema(Schema):
-    """A cleaning."""
+    """A cleaning: a job that someone has posted."""
 
-    id = fields.Integer(required=True, metadata={"example": 1})
+    id = Id("The id of the cleaning.", required=True)
     name = fields.String(required=True, metadata=NAME)
     description = fields.String(required=True, allow_none=True, metadata=DESCRIPTION)
-    cleaning_type = fields.String(required=True, validate=validate.OneOf(CLEANING_TYPES))
-    price = fields.Decimal(required=True, metadata={"description": "Per hour", "example": 29.99})
-    status = fields.String(required=True, validate=validate.OneOf(STATUSES))
+    cleaning_type = fields.String(required=True, validate=CLEANING_TYPE)
+    price = fields.Decimal(
+        required=True,
+        validate=validate.Range(0, PRICE_MAX),
+        metadata={**PRICE, "description": "Price per hour, with at most 2 decimals."},
+    )
+    status = fields.String(required=True, validate=CLEANING_STATUS)
     owner = fields.Nested(
         PublicUserSchema,
         required=True,
         allow_none=True,
-        metadata={"description": "null if a guest posted it or the account was deleted"},
+        metadata={
+            "description": "Who posted it; null if a guest did, or if the account was deleted."
+        },
     )
-    created_at = fields.AwareDateTime(required=True)
-    updated_at = fields.AwareDateTime(required=True)
+    created_at = fields.AwareDateTime(required=True, metadata=CREATED_AT)
+    updated_at = fields.AwareDateTime(required=True, metadata=UPDATED_AT)
 
 
 class CleaningCreateSchema(Schema):
@@ -85,9 +122,7 @@ class CleaningCreateSchema(Schema):
     description = Text(
         load_default=None, allow_none=True, max_length=DESCRIPTION_MAX, metadata=DESCRIPTION
     )
-    cleaning_type = fields.String(
-        load_default="spot_clean", validate=validate.OneOf(CLEANING_TYPES)
-    )
+    cleaning_type = fields.String(load_default="spot_clean", validate=CLEANING_TYPE)
     price = Price(required=True)
 
 
@@ -96,14 +131,12 @@ class CleaningUpdateSchema(Schema):
 
     name = Text(max_length=NAME_MAX, blank=False, metadata=NAME)
     description = Text(allow_none=True, max_length=DESCRIPTION_MAX, metadata=DESCRIPTION)
-    cleaning_type = fields.String(validate=validate.OneOf(CLEANING_TYPES))
+    cleaning_type = fields.String(validate=CLEANING_TYPE)
     price = Price()
 
 
-SPACES = r"\t\n\r \xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # between words
-IN_WORD = f"[^{CONTROLS}{DIRECTIONS}{SPACES}]*"
-WORD = f"{IN_WORD}[^{CONTROLS}{DIRECTIONS}{INVISIBLE}]{IN_WORD}"
-WORDS = f"^[{SPACES}]*{WORD}([{SPACES}]+{WORD}){{0,{WORDS_MAX - 1}}}[{SPACES}]*$"
+WORD = f"[^{CONTROLS}\\s]+"
+WORDS = f"^\\s*{WORD}(\\s+{WORD}){{0,{WORDS_MAX - 1}}}\\s*$"
 
 
 class CleaningListSchema(PageSchema):
@@ -112,25 +145,51 @@ class CleaningListSchema(PageSchema):
     ORDERS = ORDERS
 
     cleaning_type = BoundedList(
-        fields.String(validate=validate.OneOf(CLEANING_TYPES)),
+        fields.String(validate=CLEANING_TYPE),
         max_length=20,
-        metadata={"description": "One of these types; can be repeated"},
+        metadata={
+            "description": "Only cleanings of this type. Repeat it for several types.",
+            "example": ["spot_clean", "full_clean"],
+        },
     )
-    price_min = Price(metadata={"description": "Minimum price per hour"})
-    price_max = Price(metadata={"description": "Maximum price per hour"})
-    status = fields.String(validate=validate.OneOf(STATUSES))
-    owner = Username(metadata={"description": "Username of the owner"})
+    price_min = Price(
+        metadata={
+            "description": "Only cleanings with at least this price per hour.",
+            "example": 15,
+        }
+    )
+    price_max = Price(
+        metadata={
+            "description": "Only cleanings with at most this price per hour.",
+            "example": 40.5,
+        }
+    )
+    status = fields.String(
+        validate=CLEANING_STATUS,
+        metadata={"description": "Only cleanings with this status.", "example": "open"},
+    )
+    owner = Username(
+        metadata={
+            "description": "Only cleanings of the user with this name, in any case.",
+            "example": "anna",
+        }
+    )
     q = Text(
         max_length=100,
         blank=False,
         metadata={
-            "description": f"At most {WORDS_MAX} words. All of them must occur in the name or in "
-            f"the first {SEARCHED_MAX} characters of the description, also inside longer words. "
-            "Words of one or two characters match only at the start of a word.",
+            "description": f"Words to search for, at most {WORDS_MAX}. All of them must occur in "
+            f"the name or in the first {SEARCHED_MAX} characters of the description, also inside "
+            "longer words. Words of one or two characters match only at the start of a word.",
             "pattern": WORDS,
+            "example": "clean house",
         },
     )
-    sort = fields.String(load_default="-id", validate=validate.OneOf(ORDERS))
+    sort = fields.String(
+        load_default="-id",
+        validate=CLEANING_SORT,
+        metadata={"description": "The sort order.", "example": "-id"},
+    )
 
     @validates("q")
     def _check_words(self, q: str, **_: Any) -> None:

@@ -70,7 +70,10 @@ def create_cleaning(cleaning: dict[str, Any]) -> tuple[str, dict[str, str]]:
 @blp.response(200, CleaningSchema)
 @blp.alt_response(404)
 def get_cleaning(cleaning_id: int) -> str:
-    """Get a cleaning"""
+    """Get a cleaning
+
+    Everyone can read it, whatever its status.
+    """
     return _one(fetch(queries.cleaning_by_id(cleaning_id=cleaning_id)))[0]
 
 

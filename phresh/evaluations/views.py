@@ -53,7 +53,10 @@ def create_evaluation(
 @blp.response(200, EvaluationSchema(many=True), headers=LINK)
 @blp.alt_response(404)
 def list_evaluations(query: dict[str, Any], username: str) -> tuple[str, dict[str, str]]:
-    """List a user's evaluations, newest first"""
+    """List a user's evaluations, newest first
+
+    Those that the user has got as a cleaner.
+    """
     page: Page = query["page"]
     return page.respond(queries.evaluation_page(page, _id_of(username)))
 
@@ -63,7 +66,10 @@ def list_evaluations(query: dict[str, Any], username: str) -> tuple[str, dict[st
 @blp.response(200, EvaluationSchema)
 @blp.alt_response(404)
 def get_evaluation(username: str, cleaning_id: int) -> str:
-    """Get a user's evaluation for a cleaning"""
+    """Get a user's evaluation for a cleaning
+
+    The one that the user has got as its cleaner.
+    """
     cleaner_id = _id_of(username)
     rows = fetch(queries.evaluation_by_cleaning(cleaner_id=cleaner_id, cleaning_id=cleaning_id))
     if not rows:
@@ -76,7 +82,10 @@ def get_evaluation(username: str, cleaning_id: int) -> str:
 @blp.response(200, StatsSchema)
 @blp.alt_response(404)
 def get_stats(username: str) -> str:
-    """Get a user's rating statistics"""
+    """Get a user's rating statistics
+
+    Of everything that the user was rated for as a cleaner.
+    """
     text: str = fetch(queries.stats(cleaner_id=_id_of(username)))[0][0]
     return text
 

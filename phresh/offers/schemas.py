@@ -1,30 +1,37 @@
 """The schemas of offers."""
 
-from marshmallow import Schema, fields, validate
+from marshmallow import Schema, fields
 
 from phresh.accounts.schemas import PublicUserSchema
 from phresh.offers.models import MESSAGE_MAX, STATUSES
-from phresh.web.fields import Text
+from phresh.web.fields import CREATED_AT, UPDATED_AT, Enumeration, Id, Text
 from phresh.web.pages import NEWEST_FIRST, PageSchema
 
-MESSAGE = {"example": "I could come on Friday."}
+MESSAGE = {"description": "A message to the owner.", "example": "I could come on Friday."}
+OFFER_STATUS = Enumeration(
+    "OfferStatus",
+    STATUSES,
+    "`pending`: the owner can accept it. `accepted`: its bidder has the job. `rejected`: another "
+    "offer is accepted. `cancelled`: its bidder has cancelled it after it was accepted. "
+    "`completed`: the owner has rated the bidder.",
+)
 
 
 class OfferSchema(Schema):
-    """An offer."""
+    """An offer to do a cleaning."""
 
-    id = fields.Integer(required=True, metadata={"example": 1})
-    cleaning_id = fields.Integer(required=True, metadata={"example": 1})
+    id = Id("The id of the offer.", required=True)
+    cleaning_id = Id("The id of the cleaning.", required=True)
     user = fields.Nested(
         PublicUserSchema,
         required=True,
         allow_none=True,
-        metadata={"description": "null if the account was deleted"},
+        metadata={"description": "The bidder; null if the account was deleted."},
     )
     message = fields.String(required=True, allow_none=True, metadata=MESSAGE)
-    status = fields.String(required=True, validate=validate.OneOf(STATUSES))
-    created_at = fields.AwareDateTime(required=True)
-    updated_at = fields.AwareDateTime(required=True)
+    status = fields.String(required=True, validate=OFFER_STATUS)
+    created_at = fields.AwareDateTime(required=True, metadata=CREATED_AT)
+    updated_at = fields.AwareDateTime(required=True, metadata=UPDATED_AT)
 
 
 class OfferCreateSchema(Schema):
@@ -44,4 +51,7 @@ class MyOfferListSchema(PageSchema):
 
     ORDERS = NEWEST_FIRST
 
-    status = fields.String(validate=validate.OneOf(STATUSES))
+    status = fields.String(
+        validate=OFFER_STATUS,
+        metadata={"description": "Only offers with this status.", "example": "pending"},
+    )

@@ -55,7 +55,10 @@ def create_offer(offer: dict[str, Any], cleaning_id: int) -> tuple[str, dict[str
 @blp.alt_response(403)
 @blp.alt_response(404)
 def list_offers(query: dict[str, Any], cleaning_id: int) -> tuple[str, dict[str, str]]:
-    """List the offers on your cleaning, newest first"""
+    """List the offers on your cleaning, newest first
+
+    Only the owner of the cleaning can.
+    """
     page: Page = query["page"]
     of = {"cleaning_id": cleaning_id, "owner_id": current_account().user_id}
     text, link = page.respond(queries.offer_page(page, **of))
@@ -70,7 +73,10 @@ def list_offers(query: dict[str, Any], cleaning_id: int) -> tuple[str, dict[str,
 @blp.alt_response(403)
 @blp.alt_response(404)
 def get_offer(cleaning_id: int, username: str) -> str:
-    """Get an offer of yours or on your cleaning"""
+    """Get an offer of yours or on your cleaning
+
+    Only its bidder and the owner of the cleaning can.
+    """
     # Others do not learn whether there is an offer.
     if not _owns(cleaning_id) and not _is_named(username):
         abort(403, message="Only the bidder and the owner of the cleaning can see an offer.")
@@ -124,7 +130,10 @@ def delete_offer(cleaning_id: int) -> None:
 @blp.arguments(MyOfferListSchema, location="query")
 @blp.response(200, OfferSchema(many=True), headers=LINK)
 def list_my_offers(query: dict[str, Any]) -> tuple[str, dict[str, str]]:
-    """List your offers, newest first"""
+    """List your offers, newest first
+
+    On all cleanings, or with `status` only those of one status.
+    """
     page: Page = query.pop("page")
     user_id = current_account().user_id
     return page.respond(queries.offer_page(page, user_id=user_id, **query))

@@ -31,14 +31,17 @@ def accepts_writes() -> Executable:
 class HealthSchema(Schema):
     """The result of a health check."""
 
-    status = fields.String(required=True, metadata={"example": "ok"})
+    status = fields.String(required=True, metadata={"description": "`ok`.", "example": "ok"})
 
 
 @blp.get("/healthz")
 @login_not_required
 @blp.response(200, HealthSchema)
 def get_health() -> dict[str, str]:
-    """Liveness check (does not use the database)"""
+    """Check that the server runs
+
+    It does not use the database.
+    """
     return {"status": "ok"}
 
 
@@ -47,6 +50,9 @@ def get_health() -> dict[str, str]:
 @blp.response(200, HealthSchema)
 @blp.alt_response(503)
 def get_readiness() -> dict[str, str]:
-    """Readiness check (the database is there and accepts writes)"""
+    """Check that the server is ready
+
+    It is if the database responds and accepts writes.
+    """
     fetch_autocommit(accepts_writes())  # in no transaction: that of this view refuses to write
     return {"status": "ok"}

@@ -2,26 +2,31 @@
 
 from marshmallow import Schema, fields, validate
 
-from phresh.accounts.schemas import EMAIL
+from phresh.accounts.schemas import EMAIL, NAME
+from phresh.evaluations.schemas import Average
 from phresh.profiles.models import BIO_MAX, FULL_NAME_MAX, IMAGE_MAX, PHONE_NUMBER_MAX
-from phresh.web.fields import Text
+from phresh.web.fields import Count, Text
 
-FULL_NAME = {"example": "Anna Winter"}
-PHONE_NUMBER = {"example": "+49 30 1234567"}
-BIO = {"example": "Quick, and kind to cats."}
-IMAGE = {"example": "https://phresh.example/anna.jpg", "format": "uri"}
-SHOWN = "Only for yourself and between the owner of a cleaning and its accepted cleaner"
+FULL_NAME = {"description": "A name to be shown.", "example": "Anna Winter"}
+PHONE_NUMBER = {"description": "A phone number, in any form.", "example": "+49 30 1234567"}
+BIO = {"description": "A text about the person.", "example": "Quick, and kind to cats."}
+IMAGE = {
+    "description": "The URL of a picture, http or https.",
+    "example": "https://phresh.example/anna.jpg",
+    "format": "uri",
+}
+SHOWN = "Only for yourself, and between the owner of a cleaning and its accepted cleaner."
 
 
 class ProfileSchema(Schema):
     """A profile; email and phone number only for those who may see them."""
 
-    username = fields.String(required=True, metadata={"example": "anna"})
+    username = fields.String(required=True, metadata=NAME)
     full_name = fields.String(required=True, allow_none=True, metadata=FULL_NAME)
     bio = fields.String(required=True, allow_none=True, metadata=BIO)
     image = fields.String(required=True, allow_none=True, metadata=IMAGE)
-    avg_overall_rating = fields.Float(required=True, allow_none=True)
-    total_evaluations = fields.Integer(required=True)
+    avg_overall_rating = Average("The average of all overall ratings; null if there are none.")
+    total_evaluations = Count("The number of evaluations.", required=True)
     email = fields.String(metadata={**EMAIL, "description": SHOWN})
     phone_number = fields.String(allow_none=True, metadata={**PHONE_NUMBER, "description": SHOWN})
 

@@ -48,7 +48,10 @@ def get_profile(username: str) -> str:
 @login_required
 @blp.response(200, ProfileSchema, holds=CONTACT_DATA)
 def get_own_profile() -> str:
-    """Get your profile"""
+    """Get your profile
+
+    With the email address and the phone number.
+    """
     return _own_profile()
 
 

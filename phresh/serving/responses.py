@@ -5,7 +5,8 @@ import time
 from collections.abc import Iterable
 from email.utils import formatdate
 from functools import lru_cache
-from http import HTTPStatus
+
+from werkzeug.http import HTTP_STATUS_CODES
 
 BODILESS = ("204", "304")  # RFC 9110 6.4.1
 # What is the server's to say, and not the app's (RFC 9110 7.6.1, PEP 3333). Stock gunicorn drops
@@ -60,7 +61,7 @@ def response_head(
 
 def rejection(status: int) -> tuple[bytes, bytes]:
     """Return head and body of a response that the worker makes instead of the app (RFC 9457)."""
-    title = HTTPStatus(status).phrase
+    title = HTTP_STATUS_CODES[status]
     problem = {"type": "about:blank", "title": title, "status": status, "detail": title}
     body = json.dumps(problem).encode()
     headers = [("Content-Type", "application/problem+json"), *REJECTION_HEADERS]

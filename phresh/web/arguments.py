@@ -150,4 +150,6 @@ def envelope(key: str, schema: type[ma.Schema], *, required: bool = True) -> ma.
     # marshmallow formats messages, so braces are doubled once more.
     missing = f'Missing data for required field. Wrap the body: {{{{"{key}": {{{{...}}}}}}}}.'
     field = ma.fields.Nested(schema, required=required, error_messages={"required": missing})
-    return Envelope.from_dict({key: field}, name=name)()
+    body = Envelope.from_dict({key: field}, name=name)
+    body.__doc__ = f"A request body. Its one member, `{key}`, has the content."
+    return body()

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial, wraps
-from http import HTTPStatus
 from typing import Any, NoReturn
 
 import flask_smorest
@@ -18,6 +17,7 @@ from phresh.web.app import reject_coroutine
 from phresh.web.arguments import Parser
 from phresh.web.conditional import checked, is_conditional, is_not_modified
 from phresh.web.idempotency import idempotent
+from phresh.web.openapi_operations import headers_of
 from phresh.web.responses import (
     SECRETS,
     Declared,
@@ -42,7 +42,7 @@ class Blueprint(flask_smorest.Blueprint):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._prepare_doc_cbks.append(_with_idempotency_key)
+        self._prepare_doc_cbks.append(_with_headers)
 
     def add_url_rule(  # type: ignore[override]
         self, rule: str, endpoint: str | None = None, view_func: Any = None, **options: Any
@@ -172,6 +172,7 @@ class Blueprint(flask_smorest.Blueprint):
 
         def decorator(view: Any) -> Any:
             view.declared.path = path
+            view._apidoc["is_represented_elsewhere"] = True
             return view
 
         return decorator
@@ -226,14 +227,17 @@ def _preceded(view: Any, before: Callable[[], None]) -> Any:
     return preceded
 
 
-def _with_idempotency_key(
+def _with_headers(
     doc: dict[str, Any], info: dict[str, Any], *, method: str, **_: Any
 ) -> dict[str, Any]:
-    """Return what the document says of an operation, with the key where it takes one."""
-    statuses = {int(status) for status in doc.get("responses", {})}
+    """Return what the document says of an operation, with the headers that it alone has."""
+    responses = doc.get("responses", {})
+    statuses = {int(status) for status in responses}
+    if info.get("is_represented_elsewhere") and 200 in statuses:
+        responses[200].setdefault("headers", {}).update(headers_of("CONTENT_LOCATION"))
     if method == "post" and 201 in statuses and not info.get("has_secrets"):
         doc.setdefault("parameters", []).append("IDEMPOTENCY_KEY")
-        doc["responses"].setdefault(409, HTTPStatus.CONFLICT.name)
+        responses.setdefault(409, {})
     return doc
 
 

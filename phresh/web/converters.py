@@ -18,6 +18,7 @@ class UsernameConverter(BaseConverter):
         "minLength": USERNAME_MIN,
         "maxLength": USERNAME_MAX,
         "pattern": f"^{USERNAME}$",
+        "description": "A username, in any case.",
         "example": "anna",
     }
 
@@ -28,6 +29,8 @@ class IdConverter(BaseConverter):
     regex = "[1-9][0-9]{0,9}"
     parameter: dict[str, Any] = {
         "type": "integer",
+        "format": "int32",
+        "description": "The id of the {}.",  # of what, the name of the variable says
         "minimum": 1,
         "maximum": INTEGER_MAX,
         "example": 1,

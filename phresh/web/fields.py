@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import marshmallow as ma
@@ -11,6 +11,10 @@ INTEGER_MAX = 2**31 - 1  # of PostgreSQL's type integer
 USERNAME_MIN, USERNAME_MAX = 3, 30
 USERNAME = f"[A-Za-z0-9_-]{{{USERNAME_MIN},{USERNAME_MAX}}}"
 
+# Metadata of the times that rows have.
+CREATED_AT = {"description": "When it was created."}
+UPDATED_AT = {"description": "When it was last changed."}
+
 # White space in the regular expressions of Python and PostgreSQL alike: their own \s differ.
 BLANKS = (
     r"\u0009-\u000d\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a"
@@ -18,20 +22,13 @@ BLANKS = (
 )
 NOT_BLANK = f"[^{BLANKS}]"
 
-# The next three mean the same in Python and in ECMA-262 (JSON Schema), with its flag u or without.
-
-# All control characters but tab, line feed and carriage return; they begin with NUL.
+# All control characters but tab, line feed and carriage return; they begin with NUL. As \xNN they
+# are in patterns of the document too: of \uNNNN, generators make the characters themselves, and a
+# line separator in a regular expression is no TypeScript.
 CONTROLS = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"
 # They embed, override or isolate a direction of writing. Without its end, one reorders what a page
 # shows after a name. Arabic and Hebrew need none of them; LRM, RLM and ALM remain.
 DIRECTIONS = r"\u202a-\u202e\u2066-\u2069"
-# Most of what is_visible() rejects; the many combining marks of single scripts are not listed, nor
-# what is beyond U+FFFF, where a range needs the flag u.
-INVISIBLE = (
-    r"\s\xad\u0300-\u036f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u1ab0-\u1aff\u1dc0-\u1dff"
-    r"\u200b-\u200f\u2060-\u206f\u20d0-\u20ff\u2800\u3164\ufe00-\ufe0f\ufe20-\ufe2f\ufeff"
-    r"\uffa0\ufff0-\ufffb"
-)
 # Letters and symbols by their category, but without a shape: fillers of Hangul, a braille pattern
 # without dots, a musical notehead.
 FILLERS = "\u115f\u1160\u3164\uffa0\u2800\U0001d159"
@@ -56,6 +53,28 @@ def normalized(text: str) -> str:
     if b"\1" * (MARKS_MAX + 1) in marks:
         raise ValueError(text)
     return unicodedata.normalize("NFC", text)
+
+
+class Enumeration(ma.validate.OneOf):
+    """The values of a field, which are a schema of their own in the document.
+
+    Fields that share one have the same type in a generated client::
+
+        COLOR = Enumeration("Color", ["red", "green"], "The color of a door.")
+        color = ma.fields.String(validate=COLOR)
+
+    :param name: of the schema
+    :param description: what the values mean
+    :param names: of the values in generated clients, where the values can't be names
+    """
+
+    def __init__(
+        self, name: str, values: Iterable[str], description: str, names: Sequence[str] = ()
+    ) -> None:
+        super().__init__(list(values))
+        self.name = name
+        self.description = description
+        self.names = names
 
 
 class BoundedString(ma.fields.String):
@@ -114,6 +133,7 @@ class RawText(BoundedString):
         "surrogate": "Must not contain half of a surrogate pair.",
     }
     pattern = r"^[^\x00]*$"
+    rules = ""  # for the document, beyond the pattern's and the length's
 
     def __init__(self, *, max_length: int, **kwargs: Any) -> None:
         metadata = {"pattern": self.pattern, **kwargs.pop("metadata", {})}
@@ -152,10 +172,12 @@ class Text(RawText):
         self, *, max_length: int, min_length: int | None = None, blank: bool = True, **kwargs: Any
     ) -> None:
         self.blank = blank
+        self.rules = "No control characters except tabs and line breaks."
         if not blank:
+            self.rules += " At least one visible character."
             min_length = 1 if min_length is None else min_length
-            character = f"[^{CONTROLS}{DIRECTIONS}]"
-            name = f"{character}*[^{CONTROLS}{DIRECTIONS}{INVISIBLE}]{character}*"
+            # Accepts more than the field: letters without a shape, and DIRECTIONS.
+            name = f"[^{CONTROLS}]*[^{CONTROLS}\\s][^{CONTROLS}]*"
             self.pattern = f"^{name}$" if min_length else f"^({name})?$"
         super().__init__(max_length=max_length, min_length=min_length, **kwargs)
 
@@ -181,6 +203,24 @@ class Digits(ma.fields.Integer):
         if len(value) > 10 or not re.fullmatch("[0-9]+", value):
             raise self.make_error("invalid")
         return super()._deserialize(value, attr, data, **kwargs)
+
+
+class Id(ma.fields.Integer):
+    """The id of a row, in a response."""
+
+    def __init__(self, description: str, **kwargs: Any) -> None:
+        metadata = {"description": description, "example": 1}
+        validate = ma.validate.Range(1, INTEGER_MAX)
+        super().__init__(strict=True, validate=validate, metadata=metadata, **kwargs)
+
+
+class Count(ma.fields.Integer):
+    """A number of rows, in a response."""
+
+    def __init__(self, description: str, **kwargs: Any) -> None:
+        metadata = {"description": description, "example": 1}
+        validate = ma.validate.Range(0, INTEGER_MAX)
+        super().__init__(strict=True, validate=validate, metadata=metadata, **kwargs)
 
 
 class Flag(ma.fields.Boolean):

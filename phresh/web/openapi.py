@@ -1,39 +1,34 @@
 """The OpenAPI document: Flask-Smorest's, completed with what holds for every operation."""
 
-from copy import deepcopy
-from http import HTTPStatus
+from functools import lru_cache
+from gzip import compress
+from importlib.resources import files
+from pathlib import Path
 from threading import Lock
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
+import click
 import flask_smorest
-from apispec import BasePlugin
-from flask import Flask, request
-from flask_smorest.spec import openapi_cli
+from flask import Flask, current_app, request
 from werkzeug.exceptions import HTTPException
 
+from phresh.config import ROOT
 from phresh.web.app import Response
 from phresh.web.conditional import etag_of, is_not_modified
 from phresh.web.converters import CONVERTERS
-from phresh.web.idempotency import KeyField
-from phresh.web.problems import PROBLEM_JSON, ProblemSchema, problem_response
+from phresh.web.openapi_examples import LOCAL_URL, complete
+from phresh.web.openapi_operations import OperationPlugin, add_components
+from phresh.web.openapi_schemas import SchemaPlugin
+from phresh.web.problems import ProblemSchema, problem_response
 
-# How a token is sent; the first is a form in Swagger UI that fetches one.
-LOGIN = "/api/users/login/token/"
-SECURITY_SCHEMES: dict[str, Any] = {
-    "login": {
-        "type": "oauth2",
-        "flows": {"password": {"tokenUrl": LOGIN, "scopes": {}}},
-    },
-    "bearer": {"type": "http", "scheme": "bearer"},
+AUTHORS = "The Phresh authors"
+LOCATION = {
+    "Location": {
+        "description": "The URL of the new resource.",
+        "schema": {"type": "string", "format": "uri-reference"},
+        "example": "http://localhost:8000/api/cleanings/1/",
+    }
 }
-SECURITY: list[dict[str, list[str]]] = [{name: []} for name in SECURITY_SCHEMES]
-
-PRECONDITIONS = ("IF_MATCH", "IF_NONE_MATCH")
-# Whose success has an ETag, and in which statuses.
-HAVE_ETAG = {"get": {200}, "put": {200}, "patch": {200}, "post": {201}, "delete": set()}
-
-LOCATION = {"Location": {"description": "URL of the new resource", "schema": {"type": "string"}}}
-RATE_LIMITS = {"RateLimit-Policy": "RATELIMIT_POLICY", "RateLimit": "RATELIMIT"}
 
 # The settings that the document depends on.
 SETTINGS = ("API_VERSION", "GUEST_POSTING", "PUBLIC_URL")
@@ -42,7 +37,61 @@ SETTINGS = ("API_VERSION", "GUEST_POSTING", "PUBLIC_URL")
 def init_app(app: Flask) -> "Api":
     """Make the app an API with a document, and return what blueprints are registered with."""
     app.config.update(API_TITLE="Phresh", OPENAPI_VERSION="3.1.0", OPENAPI_URL_PREFIX="/")
+    description = files("phresh.web").joinpath("openapi.md").read_text()
+    app.config["API_SPEC_OPTIONS"] = {
+        "info": {
+            "description": description,
+            "contact": {"name": AUTHORS},
+            "license": {"name": "MIT", "url": "https://opensource.org/license/mit"},
+        },
+        "externalDocs": {
+            "description": "RFC 9457, the format of every error",
+            "url": "https://www.rfc-editor.org/rfc/rfc9457",
+        },
+    }
     return Api(app)
+
+
+class Served(NamedTuple):
+    """A representation of the document."""
+
+    body: bytes
+    headers: dict[str, str]
+
+
+@lru_cache(maxsize=8)
+def _served(document: str, *, is_compressed: bool) -> Served:
+    """Return a representation of a document; each has an entity tag of its own (RFC 9110 8.8.3)."""
+    if not is_compressed:
+        return Served(document.encode(), {"ETag": etag_of(document)})
+    headers = {"ETag": etag_of(document, "gzip"), "Content-Encoding": "gzip"}
+    return Served(compress(document.encode(), mtime=0), headers)
+
+
+@click.group()
+def openapi() -> None:
+    """Show the OpenAPI document, or write it to a file."""
+
+
+@openapi.command("print")
+def print_document() -> None:
+    """Print the OpenAPI document."""
+    click.echo(current_document(), nl=False)
+
+
+@openapi.command("write")
+@click.argument(
+    "path", type=click.Path(dir_okay=False, path_type=Path), default=ROOT / "openapi.json"
+)
+def write_document(path: Path) -> None:
+    """Write the OpenAPI document to a file, by default openapi.json of the checkout."""
+    path.write_text(current_document())
+
+
+def current_document() -> str:
+    """Return the OpenAPI document of the current app, as it is served by ``make run``."""
+    api: Api = current_app.extensions["flask-smorest"]["apis"][""]["ext_obj"]
+    return api.document_at(LOCAL_URL)
 
 
 class Api(flask_smorest.Api):
@@ -62,7 +111,7 @@ class Api(flask_smorest.Api):
     def _init_spec(self, **_: Any) -> None:
         """Prepare for what :meth:`_make_spec` does later."""
         self._registered: list[tuple[Any, Any, dict[str, Any]]] = []
-        self._app.cli.add_command(openapi_cli)
+        self._app.cli.add_command(openapi)
 
     @property
     def spec(self) -> Any:
@@ -76,16 +125,15 @@ class Api(flask_smorest.Api):
         self._spec = spec
 
     def _make_spec(self) -> None:
-        plugin = _OperationPlugin(guest_posting=self._app.config["GUEST_POSTING"])
-        base = self._app.config["PUBLIC_URL"]
-        super()._init_spec(extra_plugins=[plugin], servers=[{"url": base or "/"}])
-        for name, scheme in SECURITY_SCHEMES.items():
-            made = deepcopy(scheme)
-            if "flows" in made:
-                made["flows"]["password"]["tokenUrl"] = f"{base or ''}{LOGIN}"
-            self._spec.components.security_scheme(name, made)
+        plugin = OperationPlugin(guest_posting=self._app.config["GUEST_POSTING"])
+        super()._init_spec(
+            marshmallow_plugin=SchemaPlugin(),
+            extra_plugins=[plugin],
+            servers=[{"url": self._app.config["PUBLIC_URL"] or "/"}],
+        )
+        self._app.cli.add_command(openapi)  # Flask-Smorest has added its own
         for converter in CONVERTERS.values():
-            self._register_converter(converter, lambda made: made.parameter)
+            self._register_converter(converter, lambda made: {**made.parameter})
         for registered in self._registered:
             self._document(*registered)
 
@@ -114,113 +162,41 @@ class Api(flask_smorest.Api):
             if key not in self._texts:
                 if len(self._texts) == 8:  # that many only in tests
                     self._texts.clear()
-                self._texts[key] = self._app.json.dumps(self.spec.to_dict(), indent=2)
+                document = self.spec.to_dict()
+                complete(document)
+                self._texts[key] = self._app.json.dumps(document, indent=2) + "\n"
             return self._texts[key]
+
+    def document_at(self, url: str) -> str:
+        """Return the document with a URL as its server, unless ``PUBLIC_URL`` is set."""
+        if self._app.config["PUBLIC_URL"] is not None:
+            return self.document
+        return self.document.replace('"url": "/"', f'"url": "{url}"', 1)
 
     def _openapi_json(self) -> Response:
         """Respond with the document, or 304."""
-        text = self.document
-        mount = request.script_root
-        if mount and self._app.config["PUBLIC_URL"] is None:  # known only from requests
-            text = text.replace('"url": "/"', f'"url": "{mount}"')
-            text = text.replace('"tokenUrl": "', f'"tokenUrl": "{mount}')
-        tag = etag_of(text)
-        headers = {"ETag": tag, "Cache-Control": "no-cache"}
-        if is_not_modified(tag):
-            return Response(None, 304, headers)
-        return Response(text, 200, headers, mimetype="application/json")
+        mount = request.script_root  # known only from requests
+        document = self.document_at(mount) if mount else self.document
+        accepted = request.accept_encodings
+        is_compressed = 0 < accepted["gzip"] >= accepted["identity"]
+        served = _served(document, is_compressed=is_compressed)
+        headers = {**served.headers, "Cache-Control": "no-cache"}
+        if is_not_modified(headers["ETag"]):
+            response = Response(None, 304, headers)
+        else:
+            response = Response(served.body, 200, headers, mimetype="application/json")
+        response.varies_by = "Origin, Accept-Encoding"
+        return response
 
     def handle_http_exception(self, error: HTTPException) -> Response:
         """Return the problem document of an HTTP error."""
         return problem_response(error)
 
     def _register_responses(self) -> None:
-        problem = {"content": {PROBLEM_JSON: {"schema": self.ERROR_SCHEMA}}}
-        for status in HTTPStatus:
-            if status >= 300:
-                response = {"description": status.phrase, **(problem if status >= 400 else {})}
-                if status == HTTPStatus.TOO_MANY_REQUESTS:
-                    response["headers"] = {**RATE_LIMITS, "Retry-After": "RETRY_AFTER"}
-                self.spec.components.response(status.name, response, lazy=True)
+        add_components(self.spec)
 
     def _register_etag_headers(self) -> None:
-        tag = {"schema": {"type": "string"}}
-        description = "Entity tag of this representation"
-        self.spec.components.header("ETAG", {"description": description, **tag}, lazy=True)
-        for name, description, kind in (
-            ("RETRY_AFTER", "Seconds to wait", "integer"),
-            ("RATELIMIT_POLICY", "Limits: `q` requests in `w` seconds", "string"),
-            ("RATELIMIT", "`r` requests are left, and in `t` seconds there is one more", "string"),
-        ):
-            header = {"description": description, "schema": {"type": kind}}
-            self.spec.components.header(name, header, lazy=True)
-        for name, why in (
-            ("If-Match", "Respond 412 unless the ETag still matches"),
-            ("If-None-Match", "Respond 304 (to a write: 412) if the ETag matches"),
-        ):
-            header = {"name": name, "description": why, **tag}
-            component = name.upper().replace("-", "_")
-            self.spec.components.parameter(component, "header", header, lazy=True)
-        key = {
-            "name": "Idempotency-Key",
-            "description": "Repeating the request with this key returns the first response and "
-            "creates nothing",
-            "schema": {
-                "type": "string",
-                "maxLength": KeyField.MAX_LENGTH,
-                "pattern": f"^{KeyField.PATTERN}$",
-            },
-        }
-        self.spec.components.parameter("IDEMPOTENCY_KEY", "header", key, lazy=True)
+        """Leave it to :func:`add_components`."""
 
     def _register_pagination_header(self) -> None:
         """Leave out the header of Flask-Smorest's own pages."""
-
-
-class _OperationPlugin(BasePlugin):
-    """Completes each operation: its id, and the responses that any operation can have."""
-
-    def __init__(self, *, guest_posting: bool) -> None:
-        self._guest_posting = guest_posting
-
-    def operation_helper(self, path: Any = None, operations: Any = None, **kwargs: Any) -> None:  # noqa: ARG002
-        rule = kwargs["rule"]
-        name = rule.endpoint.rpartition(".")[2]
-        for method, operation in operations.items():
-            operation["operationId"] = name if len(operations) == 1 else f"{name}_{method}"
-            statuses = {int(status) for status in operation["responses"]} | {500}
-            if rule.rule.startswith("/api/"):
-                statuses |= {412, 422, 503}
-                statuses |= {304} if method == "get" else {429}
-                parameters = operation.setdefault("parameters", [])
-                # blp.etag has named them.
-                parameters += [name for name in PRECONDITIONS if name not in parameters]
-                success = min(operation["responses"], key=int)
-                if method != "get":
-                    response = operation["responses"][success]
-                    response["headers"] = {**response.get("headers", {}), **RATE_LIMITS}
-                if int(success) in HAVE_ETAG[method]:
-                    operation["responses"][success].setdefault("headers", {})["ETag"] = "ETAG"
-            if "requestBody" in operation:
-                statuses |= {400, 413, 415}
-            if "security" in operation:
-                statuses |= {401}
-                if method != "get" and not self._guest_posting:
-                    operation["security"] = SECURITY
-            own = operation["responses"].get(400, {}).get("content")
-            if own:  # the errors of a format of its own, which are 400 where others are 422
-                statuses -= {422}
-            operation["responses"] = {
-                status: self._response(operation["responses"], status, own)
-                for status in sorted(statuses)
-            }
-
-    def _response(self, responses: Any, status: int, own: Any) -> Any:
-        if status < 300:
-            return responses[status]
-        if status == 304 or not own:
-            return HTTPStatus(status).name
-        response = {"description": HTTPStatus(status).phrase, "content": own}
-        if status == HTTPStatus.TOO_MANY_REQUESTS:
-            response["headers"] = {**RATE_LIMITS, "Retry-After": "RETRY_AFTER"}
-        return response

@@ -8,7 +8,7 @@ import base64
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, ClassVar
 from urllib.parse import quote, urlencode
@@ -39,7 +39,12 @@ PAGE_MAX = 256 * 1024  # bytes of a page that has more than one row
 FETCH_MAX = 4 * PAGE_MAX  # bytes of rows that the database sends for a page
 CURSOR_MAX = 200  # characters
 
-LINK = {"Link": {"description": "URL of the next page (RFC 8288)", "schema": {"type": "string"}}}
+LINK = {
+    "Link": {
+        "description": "The next page (RFC 8288). The last page has none.",
+        "schema": {"type": "string"},
+    }
+}
 
 # The form of a key's value in a cursor, and what parses it: times in UTC, as in responses.
 CURSOR_FORMS: dict[type, tuple[str, Callable[[str], Any]]] = {
@@ -50,6 +55,11 @@ CURSOR_FORMS: dict[type, tuple[str, Callable[[str], Any]]] = {
         r"[0-9-]{10}T[0-9:]{8}(?:\.[0-9]{6}Z|(?:\.[0-9]{6})?\+00:00)",
         datetime.fromisoformat,
     ),
+}
+CURSOR_EXAMPLES: dict[type, Any] = {
+    int: 21,
+    Decimal: Decimal("29.99"),
+    datetime: datetime(2026, 11, 27, 19, 4, 23, 491700, UTC),
 }
 
 
@@ -253,17 +263,26 @@ class PageSchema(ma.Schema):
         load_default=20,
         validate=ma.validate.Range(1, LIMIT_MAX),
         metadata={
-            "description": "Number of items at most. A page of more than one item ends early, "
-            "before it would exceed 256 KiB."
+            "description": "The number of items at most. A page of more than one item ends early, "
+            "before it would exceed 256 KiB.",
+            "example": 20,
         },
     )
     after = BoundedString(
         max_length=CURSOR_MAX,
         error="Not a valid cursor for this sort order.",
         metadata={
-            "description": "Cursor of the page: take it from the `Link` header of the page before"
+            "description": "The cursor of the page: take it from the header `Link` of the page "
+            "before. It is valid for one sort order."
         },
     )
+
+    def on_bind_field(self, field_name: str, field_obj: Any) -> None:
+        """Set an example of the cursor that is valid for the default sort order."""
+        if field_name == "after":
+            name, order = next(iter(self.ORDERS.items()))
+            example = encode_cursor(name, [CURSOR_EXAMPLES[kind] for _, kind in order.keys])
+            field_obj.metadata = {**field_obj.metadata, "example": example}
 
     @ma.post_load
     def _make_page(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:

@@ -54,22 +54,47 @@ LOST_RACE = (
 
 
 class ProblemSchema(ma.Schema):
-    """Problem details (RFC 9457), the one format of every error."""
+    """Problem details (RFC 9457), the format of every error."""
 
-    class ErrorSchema(ma.Schema):
-        """One invalid value: where it is in the body (RFC 6901), or which parameter, and why."""
+    class InvalidValueSchema(ma.Schema):
+        """An invalid value: where it is, in the body or in a parameter, and why it is rejected."""
 
-        pointer = ma.fields.String(metadata={"example": "/new_cleaning/price"})
-        parameter = ma.fields.String(metadata={"example": "limit"})
-        location = ma.fields.String(data_key="in", metadata={"example": "query"})
-        detail = ma.fields.String(required=True)
+        pointer = ma.fields.String(
+            metadata={"description": "Where in the body (JSON Pointer, RFC 6901)."}
+        )
+        parameter = ma.fields.String(
+            metadata={"description": "The name of the parameter, if it is not in a JSON body."}
+        )
+        location = ma.fields.String(
+            data_key="in",
+            metadata={"description": "Where the parameter is: `query`, `header` or `form`."},
+        )
+        detail = ma.fields.String(
+            required=True, metadata={"description": "What is wrong. The wording may change."}
+        )
 
-    type = ma.fields.String(required=True, metadata={"example": "about:blank"})
-    title = ma.fields.String(required=True, metadata={"example": "Not Found"})
-    status = ma.fields.Integer(required=True, metadata={"example": 404})
-    detail = ma.fields.String(required=True)
-    request_id = ma.fields.String(metadata={"description": "As in `X-Request-Id` and in the logs"})
-    errors = ma.fields.List(ma.fields.Nested(ErrorSchema))
+    type = ma.fields.String(
+        required=True,
+        metadata={"description": "`about:blank`: the status says which error it is."},
+    )
+    title = ma.fields.String(required=True, metadata={"description": "The name of the status."})
+    status = ma.fields.Integer(
+        required=True,
+        validate=ma.validate.Range(400, 599),
+        metadata={"description": "The status of the response."},
+    )
+    detail = ma.fields.String(
+        required=True,
+        metadata={"description": "What is wrong, and what to do. The wording may change."},
+    )
+    request_id = ma.fields.String(
+        metadata={"description": "As in the header `X-Request-Id` and in the server's log."}
+    )
+    errors = ma.fields.List(
+        ma.fields.Nested(InvalidValueSchema),
+        validate=ma.validate.Length(max=ERRORS_MAX),
+        metadata={"description": "Each value that is not valid, if the status is 422."},
+    )
 
 
 def init_app(app: Flask) -> None:

@@ -7,6 +7,7 @@ from tests.tools.users import PASSWORD
 
 ALL = "/api/users/"
 ME = f"{ALL}me/"
+NEW = "a new password"
 REGISTRATION = {"email": "carl@phresh.example", "username": "carl", "password": PASSWORD}
 
 
@@ -24,6 +25,13 @@ def correct(operation, case):
                 values["old_password"] = PASSWORD
 
 
+def unregistered(world):
+    """Delete the owner's account, without a trace."""
+    world.sql("DELETE FROM users WHERE id = :id", id=world.owner.id)
+    world.sql("DELETE FROM released_usernames")
+    return {}
+
+
 FEATURE = Feature(
     routes=[
         Route(
@@ -32,10 +40,12 @@ FEATURE = Feature(
             send={"json": {"new_user": REGISTRATION}},
             example=409,  # Anna is registered
         ),
+        Route("POST", ALL, (201, 201, 201), prepare=unregistered),
         Route(
             *("POST", f"{ALL}login/token/", EVERYONE),
             send={"data": {"username": "anna@phresh.example", "password": PASSWORD}},
             example=400,  # another password
+            rejected={400: {"data": {"username": "anna@phresh.example", "password": NEW}}},
         ),
         Route("POST", f"{ALL}logout/", (401, 204, 204)),
         Route("GET", ME, ACCOUNTS),
@@ -43,8 +53,12 @@ FEATURE = Feature(
             *("PATCH", ME, ACCOUNTS),
             errors={403, 409},
             send={"json": {"user_update": {"username": "renamed"}}},
-            example=403,  # the old password is another one
+            example=409,  # of another user: the name is Anna's
+            rejected={
+                403: {"json": {"user_update": {"password": NEW, "old_password": "another one"}}}
+            },
         ),
+        Route("PATCH", ME, (401, 409, 200)),
     ],
     rows={
         "users": """

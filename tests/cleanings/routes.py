@@ -19,6 +19,15 @@ def own_cleaning(world):
     return {"cleaning_id": world.make_cleaning(owner_id=world.owner.id, name="Hers")}
 
 
+def taken_cleaning(world):
+    """Make a cleaning of the owner's for which an offer is accepted."""
+    values = own_cleaning(world)
+    path = f"/api/cleanings/{values['cleaning_id']}/offers/"
+    assert world.other.client.post(path).status_code == 201
+    assert world.owner.client.put(f"{path}{world.other.username}/").status_code == 200
+    return values
+
+
 FEATURE = Feature(
     prepare=own_cleaning,
     routes=[
@@ -28,6 +37,10 @@ FEATURE = Feature(
         Route("PATCH", ONE, OWNERS, errors={403, 404, 409}),
         Route("PUT", ONE, OWNERS, errors={403, 404, 409}),
         Route("DELETE", ONE, (401, 403, 204), errors={403, 404, 409}),
+        *(
+            Route(method, ONE, (401, 403, 409), prepare=taken_cleaning)
+            for method in ("PATCH", "PUT", "DELETE")
+        ),
     ],
     rows={
         "cleanings": """
@@ -38,5 +51,7 @@ FEATURE = Feature(
     undocumented={
         # The pattern for that, \p{L}, is not one in every language.
         "Each word must have a letter or a digit.",
+        # In floating-point numbers, 19.99 is no multiple of 0.01.
+        "Must have at most 2 decimals.",
     },
 )

@@ -26,6 +26,7 @@ NOT_RUN = {
     "make install": "needs a package index; .ci/run does it",
     "make run": "tests/cli/test_commands.py does it",
     "make test": "this test is part of it; .ci/run does it",
+    "make openapi": "its commands are run",
     "make check": "each of its checks is run, with the tests that concern a new resource",
     ".venv/bin/flask run --debug": "serves until it is stopped; tests/serving/test_servers.py",
     ".venv/bin/flask test tests/offers": "it differs from tests/bookmarks only in the folder",
@@ -139,14 +140,16 @@ def test_a_resource_is_added_as_the_page_says(checkout, way):
         (checkout / path).parent.mkdir(exist_ok=True)
         (checkout / path).write_text(content)
     register(checkout / "phresh" / "__init__.py")
-    for command in [line for line in commands(text) if line not in NOT_RUN] + CHECKS:
+    for command in [line for line in commands(text) if line not in NOT_RUN]:
+        run(checkout, command)
+    for command in [*recipe("openapi"), *CHECKS]:
         run(checkout, command)
     after = contents(checkout)
     new = {path for path in after if path not in before}
     [migration] = new - set(added)
     assert re.fullmatch(r"migrations/versions/\d{4}-\d\d-\d\d_create_bookmarks\.py", migration)
     changed = {path for path, content in before.items() if after.get(path) != content}
-    assert changed == {"phresh/__init__.py"}
+    assert changed == {"phresh/__init__.py", "openapi.json", "phresh/web/examples.json"}
 
 
 def register(path):
@@ -196,7 +199,7 @@ def recipe(target):
     """Return the commands of a target of the Makefile."""
     makefile = (ROOT / "Makefile").read_text()
     found = re.search(rf"^{target}:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)[1]
-    return found.replace("$(BIN)/", "").split("\n\t")
+    return [line.lstrip("@") for line in found.replace("$(BIN)/", "").strip().split("\n\t")]
 
 
 def without_ids(text):

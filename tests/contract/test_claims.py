@@ -223,7 +223,8 @@ def test_the_image_has_only_what_serving_needs():
     copied = re.findall("^COPY (?!--from)(.*) \\S+$", (ROOT / "Dockerfile").read_text(), re.M)
     names = {name for line in copied for name in line.split()}
     assert {line.removeprefix("!") for line in ignored if line.startswith("!")} == names
-    assert names == {"requirements.txt", "wsgi.py", "gunicorn.conf.py", "migrations", "phresh"}
+    program = {"requirements.txt", "wsgi.py", "gunicorn.conf.py", "migrations", "phresh"}
+    assert names == program | {"LICENSE"}
 
 
 def test_what_a_disabled_account_has_posted_stays(run, client, anna, ben):

@@ -41,6 +41,10 @@ def drop_content(document):
     del document["paths"][ALL]["get"]["responses"]["200"]["content"]
 
 
+def drop_header(document):
+    del document["paths"][ALL]["get"]["responses"]["200"]["headers"]["ETag"]
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -50,6 +54,7 @@ def drop_content(document):
         (drop_status, "list_cleanings does not document the status 200"),
         (change_content_type, "the content type application/json is not documented"),
         (drop_content, "the status 200 has no body in the document"),
+        (drop_header, "the header ETag is not documented"),
     ],
 )
 def test_a_response_that_does_not_fit_the_document_is_found(

@@ -1,5 +1,25 @@
 """The route that deletes an account, for the tests of all routes (tests/tools/features.py)."""
 
+from phresh.deletion.services import MOST
 from tests.tools.features import Feature, Route
 
-FEATURE = Feature(routes=[Route("DELETE", "/api/users/me/", (401, 204, 204), errors={409})])
+ME = "/api/users/me/"
+
+
+def too_many(world):
+    """Make more cleanings of the owner's than one request deletes."""
+    world.sql(
+        "INSERT INTO cleanings (name, price, owner_id) SELECT 'Job', 1, :id "
+        "FROM generate_series(0, :most)",
+        id=world.owner.id,
+        most=MOST,
+    )
+    return {}
+
+
+FEATURE = Feature(
+    routes=[
+        Route("DELETE", ME, (401, 204, 204), errors={409}),
+        Route("DELETE", ME, (401, 204, 409), prepare=too_many),
+    ]
+)

@@ -11,7 +11,7 @@ def rated(world):
     """Make a completed cleaning of the owner's, whose cleaner is rated."""
     values = accepted(world)
     path = f"/api/users/{values['username']}/evaluations/{values['cleaning_id']}/"
-    rating = {"evaluation_create": {"overall_rating": 5}}
+    rating = {"evaluation_create": {"overall_rating": 5, "headline": "Spotless"}}
     assert world.owner.client.post(path, json=rating).status_code == 201
     return values
 

@@ -14,7 +14,8 @@ def offered(world, bidder=None):
     bidder = bidder or world.make_user("cleo")
     values = {**own_cleaning(world), "username": bidder.username}
     path = f"/api/cleanings/{values['cleaning_id']}/offers/"
-    assert bidder.client.post(path).status_code == 201
+    new = {"new_offer": {"message": "I could come on Friday."}}
+    assert bidder.client.post(path, json=new).status_code == 201
     return values
 
 
@@ -53,12 +54,15 @@ FEATURE = Feature(
         Route("POST", ALL, (401, 201, 409), errors={404, 409}, prepare=own_cleaning),
         Route("PUT", ALL, (401, 404, 404), errors={404, 409}, prepare=accepted),
         Route("PUT", ALL, (401, 200, 404), prepare=lambda world: accepted(world, world.other)),
+        Route("PUT", ALL, (401, 409, 404), prepare=lambda world: offered(world, world.other)),
         Route("DELETE", ALL, (401, 404, 404), errors={404, 409}),
+        Route("DELETE", ALL, (401, 409, 404), prepare=lambda world: accepted(world, world.other)),
         Route("DELETE", ALL, (401, 204, 404), prepare=lambda world: offered(world, world.other)),
         Route("GET", ONE, OWNERS, errors={403, 404}),
         Route("GET", ONE, ACCOUNTS, prepare=lambda world: offered(world, world.other)),
         Route("PUT", ONE, OWNERS, errors={403, 404, 409}),
         Route("PUT", ONE, OWNERS, prepare=lambda world: offered(world, world.other)),
+        Route("PUT", ONE, (401, 403, 409), prepare=accepted),
         Route("GET", MINE, ACCOUNTS, filters={"status": [None, *STATUSES[:2]]}, statements=4),
     ],
     rows={

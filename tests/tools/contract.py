@@ -1,9 +1,9 @@
 """A test client that holds every response to the OpenAPI document.
 
-``tests/conftest.py`` makes it the test client of every app. A response must have a status and a
-content type that the document names for its operation, and a body that fits the schema; errors are
-problem documents. A response that belongs to no operation of the document, such as the 404 of an
-unknown URL, is checked only if it is a problem document.
+``tests/conftest.py`` makes it the test client of every app. A response must have a status, headers
+and a content type that the document names for its operation, and a body that fits the schema;
+errors are problem documents. A response that belongs to no operation of the document, such as the
+404 of an unknown URL, is checked only if it is a problem document.
 """
 
 import json
@@ -29,6 +29,11 @@ WRONG_HEAD = {
     400: re.compile(r"The Host header is missing\.|Host '.*' is not trusted\."),
     414: re.compile("The query is longer than 8192 bytes\\."),
     431: re.compile("[A-Z][A-Za-z-]+ is longer than 4096 bytes\\."),
+}
+# Headers of every response, by HTTP and for browsers, which the document does not name.
+GENERAL = {
+    *("content-type", "content-length", "vary", "content-security-policy", "referrer-policy"),
+    *("x-content-type-options", "strict-transport-security"),
 }
 # Every time is in UTC with six decimals, of the forms that RFC 3339 allows.
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
@@ -60,6 +65,11 @@ class Contract:
 
     def __init__(self, document: str) -> None:
         self.document = json.loads(document)
+        self.components = json.loads(json.dumps(self.document["components"]))
+        # A response may have members that a later version adds; but not in this version.
+        for schema in self.components["schemas"].values():
+            if "properties" in schema:
+                schema.setdefault("additionalProperties", False)
         self.validators: dict[Any, Any] = {}
 
     @cached_property
@@ -84,7 +94,7 @@ class Contract:
         """Return a compiled validator of a schema of the document."""
         key = json.dumps(schema, sort_keys=True)
         if key not in self.validators:
-            whole = {**schema, "components": self.document["components"]}
+            whole = {**schema, "components": self.components}
             self.validators[key] = jsonschema_rs.Draft202012Validator(
                 whole, validate_formats=True, formats=FORMATS
             )
@@ -105,6 +115,10 @@ class Contract:
         if documented is None:
             yield f"{operation['operationId']} does not document the status {status}"
             return
+        documented_headers = {name.lower() for name in documented.get("headers", {})} | GENERAL
+        for name in response.headers.keys():  # noqa: SIM118 - it is no dict
+            if name.lower() not in documented_headers and not name.startswith("Access-Control-"):
+                yield f"the header {name} is not documented"
         content = documented.get("content", {})
         if not content:
             if response.get_data():
@@ -147,19 +161,11 @@ def document_path(rule: str) -> str:
     return re.sub(r"<(?:[^:<>]+:)?(\w+)>", r"{\1}", rule)
 
 
-def document_example(document: dict[str, Any], operation: dict[str, Any]) -> dict[str, Any]:
+def document_example(operation: dict[str, Any]) -> dict[str, Any]:
     """Return the example of an operation's body, as arguments of the test client."""
-
-    def example(schema: dict[str, Any]) -> Any:
-        if "$ref" in schema:
-            schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
-        if "properties" not in schema:
-            return schema.get("example", schema.get("default", schema.get("enum", [None])[0]))
-        return {name: example(value) for name, value in schema["properties"].items()}
-
     [(kind, content)] = operation["requestBody"]["content"].items()
     is_form = kind == "application/x-www-form-urlencoded"
-    return {"data" if is_form else "json": example(content["schema"])}
+    return {"data" if is_form else "json": content["example"]}
 
 
 def body_of(app: Flask, route: Route) -> dict[str, Any]:
@@ -167,7 +173,7 @@ def body_of(app: Flask, route: Route) -> dict[str, Any]:
     operation = contract_of(app).operation(route.rule, route.method)
     if route.send is not None or operation is None or "requestBody" not in operation:
         return dict(route.send or {})
-    return document_example(contract_of(app).document, operation)
+    return document_example(operation)
 
 
 def has_wrong_head(response: TestResponse) -> bool:

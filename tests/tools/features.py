@@ -66,6 +66,8 @@ class Route:
         operation (401, 422, 500, 503; 429 where it writes; 400, 413 and 415 with a body)
     :param send: arguments of the test client, instead of the document's example of the body
     :param example: the status of that example, which ``send`` replaces
+    :param rejected: arguments of a request of the owner's that gets an error status, for its
+        example in the document; most are found without (tests/tools/examples.py)
     :param prepare: instead of the feature's
     :param filters: of a list: values of each filter that can decide the shape of a statement;
         None: not sent
@@ -79,6 +81,7 @@ class Route:
     errors: AbstractSet[int] = frozenset()
     send: Mapping[str, Any] | None = None
     example: int | None = None
+    rejected: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     prepare: Prepare | None = None
     filters: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     statements: int | None = None

@@ -18,8 +18,10 @@ FEATURE = Feature(
         ),
     ],
     undocumented={
-        # A range of characters beyond U+FFFF needs the flag u of ECMA-262, which generators of
-        # clients do not set; the marks of single scripts would make the pattern thousands long.
+        # Characters beyond U+00FF need escapes, of which generators make the characters themselves.
+        "Must not be blank.",
+        "Must not contain the characters U+202A to U+202E and U+2066 to U+2069, which change the "
+        "direction of writing.",
         "Must have a visible character: a letter, a digit, punctuation or a symbol.",
         # Marks are no class in every language.
         f"Must not have more than {MARKS_MAX} combining marks in a row.",

@@ -1,5 +1,6 @@
 """The work of a request is bounded: long input is rejected before anything is done with it."""
 
+import gzip
 import json
 import re
 import unicodedata
@@ -12,7 +13,7 @@ import pytest
 
 from phresh import create_app
 from phresh.accounts import schemas
-from phresh.web import cors, fields, idempotency
+from phresh.web import cors, fields, idempotency, openapi
 from phresh.web.blueprint import Blueprint
 from phresh.web.json import StrictJSONProvider
 from phresh.web.problems import ERRORS_MAX
@@ -358,6 +359,39 @@ def test_the_document_is_made_once_for_all_apps_with_the_same_settings(make_app,
     client = app.test_client()
     assert client.get("/openapi.json").data == first.data
     assert client.get("/openapi.json").data == first.data
+
+
+@pytest.mark.parametrize(
+    ("accepted", "coding"),
+    [
+        *((None, None), ("identity", None), ("br", None), ("gzip;q=0", None), ("", None)),
+        *(("gzip", "gzip"), ("GZIP", "gzip"), ("br, gzip, deflate, zstd", "gzip"), ("*", "gzip")),
+        *(("gzip;q=0.5", "gzip"), ("gzip;q=0.5, identity", None), ("*;q=0", None)),
+    ],
+)
+def test_the_document_is_compressed_for_clients_that_accept_it(client, accepted, coding):
+    plain = client.get("/openapi.json")
+    headers = {} if accepted is None else {"Accept-Encoding": accepted}
+    response = client.get("/openapi.json", headers=headers)
+    assert response.headers.get("Content-Encoding") == coding
+    assert "Accept-Encoding" in response.headers["Vary"]
+    assert response.content_length == len(response.data)
+    tag = response.headers["ETag"]
+    if coding is None:
+        assert (response.data, tag) == (plain.data, plain.headers["ETag"])
+    else:
+        assert gzip.decompress(response.data) == plain.data
+        assert len(response.data) < len(plain.data) / 8
+        assert tag != plain.headers["ETag"]  # another representation (RFC 9110 8.8.3.3)
+    again = client.get("/openapi.json", headers={**headers, "If-None-Match": tag})
+    assert (again.status_code, again.data, again.headers["ETag"]) == (304, b"", tag)
+    assert again.headers["Vary"] == response.headers["Vary"]
+
+
+def test_the_document_is_compressed_once(client, monkeypatch):
+    first = client.get("/openapi.json", headers={"Accept-Encoding": "gzip"})
+    monkeypatch.setattr(openapi, "compress", pytest.fail)
+    assert client.get("/openapi.json", headers={"Accept-Encoding": "gzip"}).data == first.data
 
 
 def test_the_document_has_an_entity_tag(client):

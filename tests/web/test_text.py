@@ -233,7 +233,7 @@ def test_the_pattern_of_a_text_is_what_is_accepted():
             try:
                 field.deserialize(character)
             except ValidationError:
-                if pattern.search(character):
+                if pattern.search(character) and character not in fields.FILLERS:
                     looser.add(unicodedata.category(character))
             else:
                 assert pattern.search(character), hex(code)
