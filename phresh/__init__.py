@@ -25,15 +25,16 @@ from phresh.web import json as web_json
 
 __version__ = "1.0.0"
 
+# In the order in which the document and its pages list them: that in which one learns the API.
 RESOURCES = [
-    health_blp,
     users_blp,
     deletion_blp,
-    profiles_blp,
     cleanings_blp,
     offers_blp,
     evaluations_blp,
+    profiles_blp,
     feed_blp,
+    health_blp,
 ]
 
 

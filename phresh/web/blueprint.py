@@ -1,6 +1,7 @@
 """Blueprints: how views are registered, receive their arguments and return their response."""
 
 from collections.abc import Callable
+from datetime import date
 from functools import partial, wraps
 from typing import Any, NoReturn
 
@@ -16,6 +17,7 @@ from phresh.database.transactions import flush_session, read_only, transaction
 from phresh.web.app import reject_coroutine
 from phresh.web.arguments import Parser
 from phresh.web.conditional import checked, is_conditional, is_not_modified
+from phresh.web.deprecation import Deprecation
 from phresh.web.idempotency import idempotent
 from phresh.web.openapi_operations import headers_of
 from phresh.web.responses import (
@@ -177,6 +179,30 @@ class Blueprint(flask_smorest.Blueprint):
 
         return decorator
 
+    @staticmethod
+    def deprecated(
+        *, since: date, sunset: date | None = None, link: str | None = None
+    ) -> Callable[[Any], Any]:
+        """Mark an operation as deprecated, in the document and on each of its responses.
+
+        It stands below the route and above ``response``. docs/api.md has the promise.
+
+        :param since: the day from which on it is deprecated
+        :param sunset: the day on which it stops working; None: not decided
+        :param link: URL of a page that says what to do instead
+        :raises TypeError: below ``response``, or for what is not a ``datetime.date``
+        :raises ValueError: for a sunset that is too early, or a link that is not a URL
+        """
+        deprecation = Deprecation(since, sunset, link)
+
+        def decorator(view: Any) -> Any:
+            if not hasattr(view, "declared"):
+                raise TypeError("@blp.deprecated stands above @blp.response, on a function.")
+            view.declared.deprecation = deprecation
+            return _documented(flask_smorest.Blueprint.doc(**deprecation.documented), view)
+
+        return decorator
+
     def _check_not_modified(self, etag: str) -> None:
         """Leave it to what sets the entity tag: a 304 has the headers of the 200."""
 
@@ -213,9 +239,11 @@ def _in_unit(view: Any, methods: set[str]) -> Any:
     declared.reads_token = "security" in view._apidoc.get("manual_doc", {})
     declared.sets_etag = "etag" in view._apidoc
     if methods <= READING:
-        return read_only(view)
-    before: Callable[[], None] | None = getattr(view, "before_writing", None)
-    return transaction(view if before is None else _preceded(view, before))
+        unit = read_only(view)
+    else:
+        before: Callable[[], None] | None = getattr(view, "before_writing", None)
+        unit = transaction(view if before is None else _preceded(view, before))
+    return unit if declared.deprecation is None else declared.deprecation.announced(unit)
 
 
 def _preceded(view: Any, before: Callable[[], None]) -> Any:

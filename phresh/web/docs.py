@@ -1,4 +1,8 @@
-"""The docs page, Swagger UI from the assets of the package flask-swagger-ui; and the index at /."""
+"""The docs pages, and the index at /.
+
+/docs/ is Swagger UI, from the assets of the package flask-swagger-ui. /redoc/ is Redoc, from the
+bundle in static/redoc/, which is as its authors publish it.
+"""
 
 from importlib.resources import files
 
@@ -6,14 +10,23 @@ import flask
 from flask import Blueprint, current_app, redirect, render_template, request, url_for
 
 from phresh.web.app import Response
+from phresh.web.conditional import etag_of, is_not_modified
 from phresh.web.urls import url_of
 
-# Scripts only from here, none in the page itself; Swagger UI styles its elements in place.
+# Scripts only from here, none in a page itself. The hash is that of an empty <style>: both pages
+# write their styles into one by script, and a style that the document would bring along is blocked.
+EMPTY_STYLE = "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"
 CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
+    f"default-src 'none'; script-src 'self'; style-src 'self' {EMPTY_STYLE}; "
+    "img-src 'self' data:; font-src data:; connect-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
 )
+# The links above each page.
+PAGES = {
+    "docs.show_docs": "Try it",
+    "docs.show_redoc": "Read it",
+    "api-docs.openapi_json": "OpenAPI",
+}
 
 blp = Blueprint(
     "docs",
@@ -36,6 +49,7 @@ def show_index() -> flask.typing.ResponseReturnValue:
         "docs": "docs.show_docs",
         "health": "health.get_health",
         "openapi": "api-docs.openapi_json",
+        "redoc": "docs.show_redoc",
     }
     index = {name: url_of(url_for(endpoint)) for name, endpoint in endpoints.items()}
     headers = {"Vary": "Accept"}
@@ -44,7 +58,22 @@ def show_index() -> flask.typing.ResponseReturnValue:
 
 @blp.get("/docs/")
 def show_docs() -> Response:
-    """Show the docs page."""
-    response = Response(render_template("docs.html"), mimetype="text/html")
+    """Show the page where every request can be tried."""
+    return _page("docs/swagger_ui.html")
+
+
+@blp.get("/redoc/")
+def show_redoc() -> Response:
+    """Show the page to read."""
+    return _page("docs/redoc.html")
+
+
+def _page(template: str) -> Response:
+    page = render_template(template, pages=PAGES.items())
+    headers = {"ETag": etag_of(page), "Cache-Control": "no-cache"}
+    if is_not_modified(headers["ETag"]):
+        response = Response(None, 304, headers)
+    else:
+        response = Response(page, 200, headers, mimetype="text/html")
     response.policy = CONTENT_SECURITY_POLICY
     return response

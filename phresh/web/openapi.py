@@ -13,6 +13,7 @@ from flask import Flask, current_app, request
 from werkzeug.exceptions import HTTPException
 
 from phresh.config import ROOT
+from phresh.web import deprecation
 from phresh.web.app import Response
 from phresh.web.conditional import etag_of, is_not_modified
 from phresh.web.converters import CONVERTERS
@@ -164,6 +165,7 @@ class Api(flask_smorest.Api):
                     self._texts.clear()
                 document = self.spec.to_dict()
                 complete(document)
+                deprecation.complete(document)
                 self._texts[key] = self._app.json.dumps(document, indent=2) + "\n"
             return self._texts[key]
 

@@ -12,6 +12,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from phresh.web.app import Response
 from phresh.web.conditional import etag_of, is_not_modified
+from phresh.web.deprecation import Deprecation
 from phresh.web.urls import url_of
 
 Pairs = list[tuple[str, str]]  # headers
@@ -37,6 +38,7 @@ class Declared:
         arguments; None: at the view's own URL
     :param reads_token: whether the responses depend on the token of the request
     :param sets_etag: whether ``@blp.etag`` makes their entity tags
+    :param deprecation: of the operation, or None
     """
 
     status: int
@@ -44,6 +46,7 @@ class Declared:
     path: Callable[..., str] | None = None
     reads_token: bool = False
     sets_etag: bool = False
+    deprecation: Deprecation | None = None
 
     @property
     def cache_control(self) -> str:

@@ -131,12 +131,13 @@ def test_a_view_that_does_not_say_who_may_use_it_is_found(make_app):
     assert silent_views(app) == {"made_up.silent", "made_up.both", "made_up.Things.post"}
 
 
-def test_only_the_document_its_page_and_static_files_are_no_part_of_the_api(app):
+def test_only_the_document_its_pages_and_static_files_are_no_part_of_the_api(app):
     assert {endpoint for endpoint in app.view_functions if is_page(endpoint)} == {
         "static",
         "docs.static",
         "docs.show_index",
         "docs.show_docs",
+        "docs.show_redoc",
         "api-docs.openapi_json",
     }
 

@@ -68,16 +68,17 @@ def test_a_new_resource_and_the_next_page_have_urls_that_clients_can_use(place):
 
 def test_the_index_and_the_pages_have_urls_that_clients_can_use(place):
     send, base = place
-    index = {"docs": "/docs/", "health": "/healthz", "openapi": "/openapi.json"}
+    index = {"docs": "/docs/", "health": "/healthz", "openapi": "/openapi.json", "redoc": "/redoc/"}
     assert send("GET", "/").json == {name: f"{base}{path}" for name, path in index.items()}
     redirected = send("GET", "/", headers={"Accept": "text/html"})
     assert redirected.headers["Location"] == f"{base}/docs/"
-    page = send("GET", "/docs").get_data(as_text=True)
-    # On the host that the page is from, whichever that is.
-    paths = re.findall(r'(?:href|src|data-document)="([^"]+)"', page)
-    assert len(paths) == 5
-    assert all(path.startswith(f"{urlsplit(base).path}/") for path in paths), paths
-    assert f"{urlsplit(base).path}/openapi.json" in paths
+    for path in ("/docs", "/redoc"):
+        page = send("GET", path).get_data(as_text=True)
+        # On the host that the page is from, whichever that is.
+        paths = re.findall(r'(?:href|src|data-(?:document|login|root))="([^"]+)"', page)
+        assert len(paths) >= 7
+        assert all(each.startswith(f"{urlsplit(base).path}/") for each in paths), paths
+        assert f"{urlsplit(base).path}/openapi.json" in paths
 
 
 def test_the_document_names_the_server(place):

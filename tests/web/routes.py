@@ -1,4 +1,4 @@
-"""What is no part of the API: the index, the document, its page and static files."""
+"""What is no part of the API: the index, the document, its pages and static files."""
 
 from phresh.web.fields import MARKS_MAX
 from tests.tools.features import EVERYONE, Feature, Route
@@ -8,6 +8,7 @@ FEATURE = Feature(
         Route("GET", "/", EVERYONE),
         Route("GET", "/openapi.json", EVERYONE),
         Route("GET", "/docs/", EVERYONE),
+        Route("GET", "/redoc/", EVERYONE),
         Route(
             *("GET", "/docs/swagger-ui/<path:filename>", EVERYONE),
             prepare=lambda _: {"filename": "swagger-ui.css"},

@@ -62,7 +62,7 @@ def test_other_clients_get_an_index_whose_links_work(client, accept):
     assert (response.status_code, response.content_type) == (200, JSON)
     assert "Accept" in response.headers.getlist("Vary")
     index = response.json
-    assert set(index) == {"docs", "health", "openapi"}
+    assert set(index) == {"docs", "health", "openapi", "redoc"}
     for path in index.values():
         assert client.get(path).status_code == 200
 
@@ -203,7 +203,8 @@ def test_cors_allows_every_origin_without_credentials(client):
         assert "Access-Control-Allow-Credentials" not in response.headers
         exposed = set(response.headers["Access-Control-Expose-Headers"].split(", "))
         limits = {"RateLimit", "RateLimit-Policy", "Retry-After"}
-        assert exposed == {"ETag", "Link", "Location", "X-Request-Id", *limits}
+        ends = {"Deprecation", "Sunset"}
+        assert exposed == {"ETag", "Link", "Location", "X-Request-Id", *limits, *ends}
 
 
 def test_a_preflight_allows_the_headers_that_clients_send(client):
