@@ -6,7 +6,8 @@ SERVING = $(VENV)/.installed-serving
 INSTALLED = $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check openapi fuzz fix lock bench bench-smoke bench-scale bench-attacks
+.PHONY: help install run test check openapi fuzz fix clients lock bench bench-smoke bench-scale \
+	bench-attacks
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -53,6 +54,23 @@ openapi: $(INSTALLED) ## Renew openapi.json, with its examples of responses
 fix: $(INSTALLED) ## Mend what the linter can, and format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+NODE_INSTALLED = clients/node_modules/.package-lock.json
+$(NODE_INSTALLED): clients/package.json clients/package-lock.json
+	@npm ci --prefix clients --ignore-scripts --loglevel error
+	@touch $@
+
+PYTHON_CLIENT = clients/build/python/setup.py
+$(PYTHON_CLIENT): openapi.json requirements-dev.txt | $(INSTALLED)
+	@mkdir -p clients/build
+	@PATH="$(abspath $(BIN)):$$PATH" openapi-python-client generate --path openapi.json --meta setup --overwrite --output-path clients/build/python
+	@touch $@
+
+TYPESCRIPT_CLIENT = clients/build/typescript/phresh.ts
+$(TYPESCRIPT_CLIENT): openapi.json $(NODE_INSTALLED)
+	@clients/node_modules/.bin/openapi-typescript openapi.json --root-types --root-types-no-schema-prefix --output $@
+
+clients: $(PYTHON_CLIENT) $(TYPESCRIPT_CLIENT) ## Generate the Python and the TypeScript client from openapi.json (needs Node 20)
 
 BENCH_INSTALLED = $(VENV)/.installed-bench
 $(BENCH_INSTALLED): requirements-bench.txt $(INSTALLED)

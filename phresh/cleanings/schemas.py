@@ -51,7 +51,8 @@ CLEANING_SORT = Enumeration(
     ["newest_first", "oldest_first", "cheapest_first", "dearest_first"],
 )
 PRICE_TEXT = "[0-9]{1,8}(\\.[0-9]{1,2})?"
-ANY_PRICE_TEXT = "[0-9]{1,20}(\\.[0-9]{1,20})?"  # whose error says more than "invalid"
+# Whose error says more than "invalid"; tiny numbers are written like 1e-07.
+ANY_PRICE_TEXT = "[0-9]{1,20}(\\.[0-9]{1,20})?(e-[0-9]{1,3})?"
 
 
 class Price(fields.Field[Decimal]):

@@ -126,7 +126,7 @@ class Api(flask_smorest.Api):
         self._spec = spec
 
     def _make_spec(self) -> None:
-        plugin = OperationPlugin(guest_posting=self._app.config["GUEST_POSTING"])
+        plugin = OperationPlugin(self._app)
         super()._init_spec(
             marshmallow_plugin=SchemaPlugin(),
             extra_plugins=[plugin],

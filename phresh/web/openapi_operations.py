@@ -5,6 +5,7 @@ from copy import deepcopy
 from typing import Any
 
 from apispec import APISpec, BasePlugin
+from flask import Flask
 from werkzeug.http import HTTP_STATUS_CODES
 
 from phresh.web.fields import INTEGER_MAX
@@ -114,7 +115,8 @@ def add_components(spec: APISpec) -> None:
         components.header(name, header, lazy=True)
     _, _, schema, tag = HEADERS["ETAG"]
     for parameter, description, example, schema in (
-        ("If-Match", "Respond 412 unless this ETag is current (RFC 9110, 13.1.1).", tag, TEXT),
+        # Tools send an example with each request: none would be true for all.
+        ("If-Match", "Respond 412 unless this ETag is current (RFC 9110, 13.1.1).", None, TEXT),
         (
             "If-None-Match",
             "Respond 304, to a write 412, if this ETag is current (RFC 9110, 13.1.2).",
@@ -125,16 +127,13 @@ def add_components(spec: APISpec) -> None:
             "A new key for each thing to be created. A repeated request with the same key and the "
             "same body returns the first response and creates nothing; with another body it gets "
             "422, and while the first request is running, 409. A key is stored for at least a day.",
-            "8e03978e-40d5-43dd-bc93-6894a57f9324",
+            None,
             {**TEXT, "maxLength": KeyField.MAX_LENGTH, "pattern": f"^{KeyField.PATTERN}$"},
         ),
     ):
-        header = {
-            "name": parameter,
-            "description": description,
-            "schema": schema,
-            "example": example,
-        }
+        header = {"name": parameter, "description": description, "schema": schema}
+        if example is not None:
+            header["example"] = example
         name = parameter.upper().replace("-", "_")
         components.parameter(name, "header", header, lazy=True)
     for status in MEANINGS:
@@ -167,11 +166,13 @@ def error_of(status: int, content: dict[str, Any]) -> dict[str, Any]:
 class OperationPlugin(BasePlugin):
     """Completes each operation: its id, and the responses that any operation can have.
 
-    :param guest_posting: whether guests may post
+    :param app: whose setting decides whether guests may post, and whose rules say what can be read
     """
 
-    def __init__(self, *, guest_posting: bool) -> None:
-        self._guest_posting = guest_posting
+    def __init__(self, app: Flask) -> None:
+        self._guest_posting = app.config["GUEST_POSTING"]
+        rules = app.url_map.iter_rules()
+        self._readable = {str(rule) for rule in rules if "GET" in (rule.methods or ())}
 
     def operation_helper(  # noqa: D102
         self,
@@ -194,8 +195,9 @@ class OperationPlugin(BasePlugin):
                 statuses |= {412, 422, 503}
                 statuses |= {304} if method == "get" else {429}
                 parameters = operation.setdefault("parameters", [])
-                # blp.etag has named them.
-                parameters += [name for name in PRECONDITIONS if name not in parameters]
+                # Where GET is possible, here or elsewhere; blp.etag has named them.
+                if rule.rule in self._readable or "Content-Location" in headers:
+                    parameters += [name for name in PRECONDITIONS if name not in parameters]
                 if method != "get":
                     headers |= headers_of(*RATE_LIMITS)
                 if min(statuses) in HAVE_ETAG[method]:

@@ -27,10 +27,12 @@ NOT_RUN = {
     "make run": "tests/cli/test_commands.py does it",
     "make test": "this test is part of it; .ci/run does it",
     "make openapi": "its commands are run",
+    "make clients": "clients/test_generated.py runs what it makes",
     "make check": "each of its checks is run, with the tests that concern a new resource",
     ".venv/bin/flask run --debug": "serves until it is stopped; tests/serving/test_servers.py",
     ".venv/bin/flask test tests/offers": "it differs from tests/bookmarks only in the folder",
     ".venv/bin/flask test tests/offers/test_offers.py": "the same",
+    ".venv/bin/flask test -m slow tests/clients": "the same",
     ".venv/bin/flask test -k price": "pytest's own option",
 }
 SHARED_TESTS = ["tests/contract", "tests/database/test_migrations.py", "tests/test_architecture.py"]

@@ -66,7 +66,7 @@ def test_a_disabled_account_is_logged_out_and_logs_in_again_once_enabled(
     form = {"username": anna.email, "password": PASSWORD}
     assert run("disable-account", "ANNA") == (0, "Disabled ANNA.\n")
     assert anna.client.get("/api/users/me/").status_code == 401
-    assert client.post("/api/users/login/token/", data=form).status_code == 401
+    assert client.post("/api/users/login/token/", data=form).status_code == 400
     assert ben.client.get("/api/users/me/").status_code == 200
     assert run("disable-account", "anna", "--undo") == (0, "Enabled anna.\n")
     assert sql("SELECT is_active FROM users WHERE username = 'anna'") == [(True,)]

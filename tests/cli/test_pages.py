@@ -1,22 +1,18 @@
 """The pages of the documentation: their sessions work as pasted, and they name what there is."""
 
 import re
-import shutil
-import signal
 import subprocess
-import tempfile
-from pathlib import Path
 
 import pytest
 
 from phresh.config import ROOT
-from tests.tools.processes import Served, copy_checkout, environment, flask, running_in, wait_until
+from tests.tools.processes import environment, serving
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
-# What each line prints at least that begins with curl. The first of two is for the first run, the
-# second for a database where the page has run before.
+# What each line prints at least that begins with curl or http. The first of two is for the first
+# run, the second for a database where the page has run before.
 SESSIONS = {
     "README.md": [
         ('"access_token"', '"status": 409'),
@@ -53,22 +49,21 @@ SESSIONS = {
         ' 304 .*ETag: "',
         r' 200 .*"Clean my garage".*31\.00',
         " 412 .*The resource has changed since you read it",
+        # curl, HTTPie
+        *[
+            '"Clean my attic"',
+            r"^\[{",
+            r'"status": 422.*Must have at most 2 decimals\..*exits with',
+        ]
+        * 2,
     ],
 }
 
 
 @pytest.fixture
 def served():
-    """A server on a database that has the samples."""
-    folder = Path(tempfile.mkdtemp(prefix="phresh-"))
-    folder.chmod(0o755)
-    checkout = copy_checkout(folder / "checkout")
-    served = Served(checkout).wait()
-    flask(checkout, "demo")
-    yield served
-    served.end(signal.SIGINT, group=True)
-    assert wait_until(lambda: not running_in(folder)), running_in(folder)
-    shutil.rmtree(folder)
+    with serving() as server:
+        yield server
 
 
 @pytest.mark.slow
@@ -82,10 +77,13 @@ def test_the_session_of_a_page_works_as_pasted_and_again(served, page):
 
 
 def paste(page, address):
-    """Return what each line prints that begins with curl, of all sh blocks as one script."""
+    """Return what each line prints that begins with curl or http; all blocks are one script."""
     blocks = [block for kind, block in FENCED.findall(page.read_text()) if kind == "sh"]
     script = "\n".join(blocks).replace("localhost:8000", address)
+    # HTTPie takes a standard input that is no terminal for the body.
+    script = re.sub(r"\bhttp (?=--|GET)", "http --ignore-stdin ", script)
     marked = re.sub("^curl", "printf '\\\\f'; curl -s", script, flags=re.MULTILINE)
+    marked = re.sub("^http", "printf '\\\\f'; http", marked, flags=re.MULTILINE)
     command = ["bash", "-e", "-c", marked]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

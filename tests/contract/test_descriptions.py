@@ -83,14 +83,17 @@ def test_everything_is_described(document):
 def test_parameters_have_their_example_where_tools_read_it(document):
     """In a schema, Postman and Dredd do not look for it."""
     for name, parameter in parameters(document):
-        assert "example" in parameter, name
+        # Tools send an example with each request: these are for one.
+        is_for_one = parameter["name"] in ("If-Match", "Idempotency-Key")
+        assert ("example" in parameter) != is_for_one, name
         assert not {"example", "examples"} & parameter["schema"].keys(), name
 
 
 def test_examples_of_parameters_are_valid(app, document):
     contract = contract_of(app)
     for name, parameter in parameters(document):
-        assert contract.validator(parameter["schema"]).is_valid(parameter["example"]), name
+        if "example" in parameter:
+            assert contract.validator(parameter["schema"]).is_valid(parameter["example"]), name
 
 
 def test_examples_of_the_parameters_of_a_list_can_be_sent_together(client, anna, document):

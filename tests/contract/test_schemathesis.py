@@ -17,7 +17,7 @@ from tests.tools.processes import copy_checkout, environment
 from tests.tools.schemathesis_data import cursors, fill
 
 # `make fuzz` sets others.
-SECONDS = os.environ.get("FUZZ_SECONDS", "60")
+SECONDS = os.environ.get("FUZZ_SECONDS", "100")
 SEED = os.environ.get("FUZZ_SEED", "1")
 
 # The sender of all requests, and another user, who must not see what is theirs.

@@ -141,6 +141,8 @@ def test_the_test_suite_passes_through_pgbouncer(pgbouncer):
     names += ("database/test_checks", "database/test_migrating", "test_language")
     names += ("database/test_clients", "cli/test_containers")
     ignored = [f"--ignore=tests/{name}.py" for name in names]
+    # What is in these does not concern the database.
+    ignored += [f"--ignore=tests/{folder}" for folder in ("clients", "serving", "settings")]
     # More writes at once than PgBouncer has connections: some get 503, as the page says.
     concurrent = "web/test_conditional.py::test_"
     for name in (

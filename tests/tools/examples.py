@@ -116,6 +116,9 @@ class Recorder:
         if status == "404":
             for name in ("cleaning_id", "username", ""):
                 yield lambda name=name: self._send(*same, OWNER, unknown=name)
+            if "requestBody" in operation:
+                sent = ID.sub(rf"\g<1>{UNKNOWN}", json.dumps(document_example(operation)))
+                yield lambda: self._send(*same, OWNER, **json.loads(sent))
         if status == "422":
             sent = {"query_string": {"limit": 1000} if has_limit(operation) else {"colour": "red"}}
             if "requestBody" in operation:
@@ -204,7 +207,7 @@ def invalid(sent: dict[str, Any]) -> dict[str, Any]:
     if kind == "data":
         return {"data": {**body, "password": ""}}
     [(key, values)] = body.items()
-    wrong = {"price": 29.999} if "price" in values else dict.fromkeys([*values][:1], 7)
+    wrong = {"price": 29.999} if "price" in values else {name: [] for name in [*values][:1]}
     return {"json": {key: {**values, **wrong}}}
 
 

@@ -6,14 +6,20 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 from phresh.config import ROOT, SettingsSchema
 
-LEFT_OUT = (".git", ".venv", ".env", "instance", "__pycache__", ".*_cache")
+LEFT_OUT = (
+    *(".git", ".venv", ".env", "instance", "__pycache__", ".*_cache"),
+    *("node_modules", "build"),
+)
 
 
 def copy_checkout(folder: Path) -> Path:
@@ -89,9 +95,11 @@ class Address:
         except (URLError, ConnectionError):
             return False
 
-    def request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, str]:
-        request = Request(f"http://127.0.0.1:{self.port}{path}", body, method=method)
-        request.add_header("Content-Type", "application/json")
+    def request(
+        self, method: str, path: str, body: bytes | None = None, **headers: str
+    ) -> tuple[int, str]:
+        headers["Content-Type"] = "application/json"
+        request = Request(f"http://127.0.0.1:{self.port}{path}", body, headers, method=method)
         with urlopen(request, timeout=10) as response:
             return response.status, response.read().decode()
 
@@ -129,3 +137,20 @@ class Served(Address):
         (os.killpg if group else os.kill)(self.process.pid, number)
         output, _ = self.process.communicate(timeout=25)
         return self.process.returncode, output
+
+
+@contextmanager
+def serving() -> Iterator[Served]:
+    """Serve a copy of the checkout, on a database that has the samples."""
+    folder = Path(tempfile.mkdtemp(prefix="phresh-"))
+    folder.chmod(0o755)
+    checkout = copy_checkout(folder / "checkout")
+    served = Served(checkout)
+    try:
+        served.wait(60)
+        flask(checkout, "demo")
+        yield served
+    finally:
+        served.end(signal.SIGINT, group=True)
+        assert wait_until(lambda: not running_in(folder)), running_in(folder)
+        shutil.rmtree(folder)

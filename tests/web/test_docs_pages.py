@@ -185,6 +185,7 @@ class Page:
         status = self.find(
             f"#{operation} .live-responses-table .response .response-col_status"
         ).text
+        self.urls.append(self.find(f"#{operation} .request-url").text)
         # The more is open, the longer the page takes for each.
         self.click(f"#{operation} .opblock-summary-control")
         return status.split()[0]

@@ -18,9 +18,10 @@ function adapted(api) {
   return api;
 }
 
-/** Return what a reference in the document refers to; anything else as it is. */
-function found(api, { $ref, ...value }) {
-  return $ref ? $ref.split("/").slice(1).reduce((part, name) => part[name], api) : value;
+/** Return an object of the document with what it refers to, if it is a reference. */
+function found(api, { $ref, ...beside }) {
+  const referred = $ref?.split("/").slice(1).reduce((part, name) => part[name], api);
+  return { ...referred, ...beside };
 }
 
 /**

@@ -1,0 +1,1 @@
+"""Clients that others have written or generated: they work with a running server."""
