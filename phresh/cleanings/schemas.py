@@ -137,7 +137,8 @@ class CleaningUpdateSchema(Schema):
 
 
 WORD = f"[^{CONTROLS}\\s]+"
-WORDS = f"^\\s*{WORD}(\\s+{WORD}){{0,{WORDS_MAX - 1}}}\\s*$"
+SPACE = f"[^\\S{CONTROLS}]"  # \s alone has control characters too
+WORDS = f"^{SPACE}*{WORD}({SPACE}+{WORD}){{0,{WORDS_MAX - 1}}}{SPACE}*$"
 
 
 class CleaningListSchema(PageSchema):
