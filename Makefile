@@ -31,7 +31,7 @@ run: $(SERVING) ## Serve the API on http://localhost:8000 (HOST and PORT move it
 	@exec $(BIN)/flask serve
 
 test: $(INSTALLED) ## Run the tests in parallel, except the slow and the browser ones
-	@exec $(BIN)/flask test --numprocesses auto --dist worksteal
+	@exec $(BIN)/flask test --numprocesses auto --maxprocesses 4 --dist worksteal
 
 check: $(INSTALLED) ## Check format, lint, types, Dockerfile, models against migrations; test
 	$(BIN)/ruff format --check .

@@ -32,6 +32,7 @@ from tests.tools.contract import ContractClient
 from tests.tools.users import CHEAP, PASSWORD, Someone
 
 PASSWORD_HASH = CHEAP.hash(PASSWORD)
+SOON_HASHED = {"ARGON2_TIME_COST": 1, "ARGON2_MEMORY_COST": 8}
 
 CREATE = "CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C.UTF-8'"
 
@@ -138,7 +139,8 @@ def settings(serving_url) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def app(settings) -> Iterator[Flask]:
-    app = create_app({**settings, "TESTING": True})
+    """The app of most tests, which soon has hashed a password."""
+    app = create_app({**settings, **SOON_HASHED, "TESTING": True})
     yield app
     with app.app_context():
         db.engine.dispose()
@@ -170,6 +172,17 @@ def _push_request_context() -> None:
     It keeps one context open around a test, which all its requests then share: the session and
     ``g`` would leak from one into the next (pytest-flask issue 69).
     """
+
+
+@pytest.fixture(autouse=True)
+def _close_connections(request) -> Iterator[None]:
+    """Close the idle connections of the apps that a test made: many apps would use them all up."""
+    yield
+    shared = request.getfixturevalue("app") if "app" in request.fixturenames else None
+    for app in list(db._app_engines):
+        if app is not shared:
+            app.extensions["pool"].dispose()
+            app.extensions["pool for reading"].dispose()
 
 
 @pytest.fixture(autouse=True)
@@ -282,8 +295,7 @@ def statements(monkeypatch) -> list[str]:
 @pytest.fixture
 def make_app(app, settings) -> Any:
     """Make apps on the test database, with these settings, that soon have hashed a password."""
-    cheap = {"ARGON2_TIME_COST": 1, "ARGON2_MEMORY_COST": 8}
-    return lambda **values: create_app({**settings, **cheap, "TESTING": True, **values})
+    return lambda **values: create_app({**settings, **SOON_HASHED, "TESTING": True, **values})
 
 
 @pytest.fixture

@@ -51,13 +51,16 @@ def init_app(app: Flask) -> None:
     app.extensions["embedded"] = server
     connect = checks.checked(_connect)
     # The second is for conditional writes (reading_committed), and opens when the first one comes.
-    for name, size in (("pool", app.config["POOL_SIZE"]), ("pool for reading", 1)):
-        app.extensions[name] = Pool(
+    pools = {
+        name: Pool(
             connect,
             size=size,
             seconds=app.config["POOL_TIMEOUT"],
             prepares=app.config["PREPARED_STATEMENTS"],
         )
+        for name, size in (("pool", app.config["POOL_SIZE"]), ("pool for reading", 1))
+    }
+    app.extensions.update(pools)
     db.init_app(app)
     migrate.init_app(app, db)
     deadlines.init_app(app)
@@ -65,6 +68,8 @@ def init_app(app: Flask) -> None:
         if server is not None:
             event.listen(db.engine, "do_connect", lambda *_: server.ensure())
         event.listen(db.engine, "do_connect", _limited_connect(app.config))
+        for pool in pools.values():
+            event.listen(db.engine, "engine_disposed", lambda _, pool=pool: pool.dispose())
         session.init_app(app, db)
 
 

@@ -1,5 +1,6 @@
 """The database connections that requests share."""
 
+import math
 import queue
 import threading
 import time
@@ -211,6 +212,10 @@ class Pool:
         """
         self._drop_idle(connection.acquired_at)
         self.release(None)
+
+    def dispose(self) -> None:
+        """Close the connections that are idle; those in use return to the pool as usual."""
+        self._drop_idle(math.inf)
 
     def _drop_idle(self, since: float) -> None:
         """Close the idle connections that have not served since a time."""

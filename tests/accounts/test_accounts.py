@@ -18,16 +18,6 @@ OTHER_PASSWORD = "four cats on a roof"
 
 
 @pytest.fixture
-def app_with_cheap_hashes(make_app):
-    return make_app()
-
-
-@pytest.fixture
-def client(app_with_cheap_hashes):
-    return app_with_cheap_hashes.test_client()
-
-
-@pytest.fixture
 def send(client):
     """Send a request with a token."""
 
@@ -211,10 +201,10 @@ def test_a_non_ascii_email_is_unique_regardless_of_case(client):
     ],
     ids=["email", "username"],
 )
-def test_20_concurrent_registrations_create_one_account(app_with_cheap_hashes, sql, values, detail):
+def test_20_concurrent_registrations_create_one_account(app, sql, values, detail):
     def attempt(number):
         unique = {"email": f"user-{number}@phresh.io", "username": f"user-{number}"}
-        return register(app_with_cheap_hashes.test_client(), **{**unique, **values(number)})
+        return register(app.test_client(), **{**unique, **values(number)})
 
     with ThreadPoolExecutor(20) as pool:
         responses = list(pool.map(attempt, range(20)))

@@ -19,7 +19,6 @@ from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
 import phresh.accounts.passwords
 from phresh import create_app
-from phresh.config import read_settings
 from phresh.database.pool import Pool
 from phresh.database.transactions import UnitOfWork
 from phresh.web.turns import Turns
@@ -228,10 +227,10 @@ def test_a_change_that_makes_the_username_equal_to_the_password_is_rejected(clie
 # Hashing
 
 
-def test_passwords_are_hashed_with_argon2id_and_the_costs_that_owasp_recommends(app):
-    settings = read_settings({})
+def test_passwords_are_hashed_with_argon2id_and_the_costs_that_owasp_recommends(settings):
+    app = create_app(settings)
     names = ("TIME_COST", "MEMORY_COST", "PARALLELISM")
-    assert [settings[f"ARGON2_{name}"] for name in names] == [2, 19456, 1]
+    assert [app.config[f"ARGON2_{name}"] for name in names] == [2, 19456, 1]
     parameters = extract_parameters(app.extensions["passwords"].hash(PASSWORD))
     assert parameters.type == Type.ID
     costs = (parameters.time_cost, parameters.memory_cost, parameters.parallelism)

@@ -19,6 +19,7 @@ from phresh.database.transactions import (
 )
 from phresh.web.blueprint import Blueprint
 from tests.tools.helpers import sql_text
+from tests.tools.processes import wait_until
 
 PATH = "/api/cleanings/"
 NEW = {"new_cleaning": {"name": "One", "price": 1}}
@@ -70,6 +71,22 @@ def test_a_query_is_prepared_once_and_executed_each_time(single_connection_app, 
     for _ in range(3):
         assert client.get(f"{PATH}{job}/").status_code == 200
     assert list(prepared_statements().values()) == [3]
+
+
+def test_dispose_of_the_engine_closes_the_idle_connections_of_the_pool(single_connection_app, sql):
+    count = "SELECT count(*) FROM pg_stat_activity WHERE pid = :pid"
+    pid = backend_pid()
+
+    @transaction
+    def dispose_while_it_is_used():
+        assert backend_pid() == pid
+        db.engine.dispose()
+        assert backend_pid() == pid
+
+    dispose_while_it_is_used()
+    db.engine.dispose()
+    wait_until(lambda: sql(count, pid=pid) == [(0,)])
+    assert backend_pid() != pid
 
 
 def test_constants_arguments_and_parameters_get_the_right_values(
