@@ -146,6 +146,14 @@ class PublicUserSchema(Schema):
     username = fields.String(required=True, metadata=NAME)
 
 
+class PublicUser(fields.Nested):
+    """A user as everyone may see them, in a response; or null, when the description says so."""
+
+    def __init__(self, description: str) -> None:
+        metadata = {"description": description}
+        super().__init__(PublicUserSchema, required=True, allow_none=True, metadata=metadata)
+
+
 class TokenSchema(Schema):
     """A token, to be sent as ``Authorization: Bearer ...`` (RFC 6749 5.1, RFC 6750)."""
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate, validates
 
-from phresh.accounts.schemas import PublicUserSchema, Username
+from phresh.accounts.schemas import PublicUser, Username
 from phresh.cleanings.models import (
     CLEANING_TYPES,
     DESCRIPTION_MAX,
@@ -104,14 +104,7 @@ class CleaningSchema(Schema):
         metadata={**PRICE, "description": "Price per hour, with at most 2 decimals."},
     )
     status = fields.String(required=True, validate=CLEANING_STATUS)
-    owner = fields.Nested(
-        PublicUserSchema,
-        required=True,
-        allow_none=True,
-        metadata={
-            "description": "Who posted it; null if a guest did, or if the account was deleted."
-        },
-    )
+    owner = PublicUser("Who posted it; null if a guest did, or if the account was deleted.")
     created_at = fields.AwareDateTime(required=True, metadata=CREATED_AT)
     updated_at = fields.AwareDateTime(required=True, metadata=UPDATED_AT)
 

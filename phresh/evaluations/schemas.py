@@ -5,7 +5,7 @@ from typing import Any
 
 from marshmallow import Schema, fields, validate
 
-from phresh.accounts.schemas import PublicUserSchema
+from phresh.accounts.schemas import PublicUser
 from phresh.evaluations.models import COMMENT_MAX, HEADLINE_MAX, RATING_MAX, RATING_MIN
 from phresh.web.fields import CREATED_AT, Count, Flag, Id, Text
 from phresh.web.pages import NEWEST_FIRST, PageSchema
@@ -51,18 +51,8 @@ class EvaluationSchema(Schema):
     """An evaluation: how the owner of a cleaning rates the cleaner."""
 
     cleaning_id = Id("The id of the cleaning.", required=True)
-    cleaner = fields.Nested(
-        PublicUserSchema,
-        required=True,
-        allow_none=True,
-        metadata={"description": "Who is rated; null if the account was deleted."},
-    )
-    owner = fields.Nested(
-        PublicUserSchema,
-        required=True,
-        allow_none=True,
-        metadata={"description": "Who has rated; null if the account was deleted."},
-    )
+    cleaner = PublicUser("Who is rated; null if the account was deleted.")
+    owner = PublicUser("Who has rated; null if the account was deleted.")
     overall_rating = Rating(OVERALL, required=True)
     professionalism = Rating(PROFESSIONALISM, required=True, allow_none=True)
     completeness = Rating(COMPLETENESS, required=True, allow_none=True)

@@ -55,7 +55,7 @@ def create_evaluation(
 def list_evaluations(query: dict[str, Any], username: str) -> tuple[str, dict[str, str]]:
     """List a user's evaluations, newest first
 
-    Those that the user has got as a cleaner.
+    The evaluations that the user received as a cleaner.
     """
     page: Page = query["page"]
     return page.respond(queries.evaluation_page(page, _id_of(username)))
@@ -68,7 +68,7 @@ def list_evaluations(query: dict[str, Any], username: str) -> tuple[str, dict[st
 def get_evaluation(username: str, cleaning_id: int) -> str:
     """Get a user's evaluation for a cleaning
 
-    The one that the user has got as its cleaner.
+    The evaluation that the user received as the cleaner.
     """
     cleaner_id = _id_of(username)
     rows = fetch(queries.evaluation_by_cleaning(cleaner_id=cleaner_id, cleaning_id=cleaning_id))
@@ -84,7 +84,7 @@ def get_evaluation(username: str, cleaning_id: int) -> str:
 def get_stats(username: str) -> str:
     """Get a user's rating statistics
 
-    Of everything that the user was rated for as a cleaner.
+    Over all evaluations that the user received as a cleaner.
     """
     text: str = fetch(queries.stats(cleaner_id=_id_of(username)))[0][0]
     return text

@@ -2,7 +2,7 @@
 
 from marshmallow import Schema, fields
 
-from phresh.accounts.schemas import PublicUserSchema
+from phresh.accounts.schemas import PublicUser
 from phresh.offers.models import MESSAGE_MAX, STATUSES
 from phresh.web.fields import CREATED_AT, UPDATED_AT, Enumeration, Id, Text
 from phresh.web.pages import NEWEST_FIRST, PageSchema
@@ -22,12 +22,7 @@ class OfferSchema(Schema):
 
     id = Id("The id of the offer.", required=True)
     cleaning_id = Id("The id of the cleaning.", required=True)
-    user = fields.Nested(
-        PublicUserSchema,
-        required=True,
-        allow_none=True,
-        metadata={"description": "The bidder; null if the account was deleted."},
-    )
+    user = PublicUser("The bidder; null if the account was deleted.")
     message = fields.String(required=True, allow_none=True, metadata=MESSAGE)
     status = fields.String(required=True, validate=OFFER_STATUS)
     created_at = fields.AwareDateTime(required=True, metadata=CREATED_AT)

@@ -52,7 +52,7 @@ def get_health() -> dict[str, str]:
 def get_readiness() -> dict[str, str]:
     """Check that the server is ready
 
-    It is if the database responds and accepts writes.
+    The server is ready if the database responds and accepts writes.
     """
     fetch_autocommit(accepts_writes())  # in no transaction: that of this view refuses to write
     return {"status": "ok"}

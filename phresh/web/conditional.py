@@ -19,6 +19,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from phresh.database.deadlines import earlier_deadline
 from phresh.database.transactions import reading_committed
+from phresh.web.app import Response
 
 TAG = re.compile(r'(W/)?"([!#-~\x80-\xff]*+)"')
 LIST = re.compile(rf"[ \t,]*+{TAG.pattern}(?:[ \t]*+,[ \t,]*+{TAG.pattern})*+[ \t,]*+")
@@ -73,6 +74,17 @@ def is_not_modified(header: str) -> bool:
     tag, is_weak = unquote_etag(header)
     _check_if_match(f"W/{tag}" if is_weak else tag)
     return "HTTP_IF_NONE_MATCH" in environ and request.if_none_match.contains_weak(tag)
+
+
+def revalidated(body: bytes | str, mimetype: str, headers: dict[str, str]) -> Response:
+    """Return a response that clients may store and have to revalidate; 304 to whom has it.
+
+    :param headers: with the ``ETag`` of the body
+    """
+    headers = {**headers, "Cache-Control": "no-cache"}
+    if is_not_modified(headers["ETag"]):
+        return Response(None, 304, headers)
+    return Response(body, 200, headers, mimetype=mimetype)
 
 
 def _check_if_match(tag: str | None) -> None:

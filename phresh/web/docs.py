@@ -10,7 +10,7 @@ import flask
 from flask import Blueprint, current_app, redirect, render_template, request, url_for
 
 from phresh.web.app import Response
-from phresh.web.conditional import etag_of, is_not_modified
+from phresh.web.conditional import etag_of, revalidated
 from phresh.web.urls import url_of
 
 # Scripts only from here, none in a page itself. The hash is that of an empty <style>: both pages
@@ -70,10 +70,6 @@ def show_redoc() -> Response:
 
 def _page(template: str) -> Response:
     page = render_template(template, pages=PAGES.items())
-    headers = {"ETag": etag_of(page), "Cache-Control": "no-cache"}
-    if is_not_modified(headers["ETag"]):
-        response = Response(None, 304, headers)
-    else:
-        response = Response(page, 200, headers, mimetype="text/html")
+    response = revalidated(page, "text/html", {"ETag": etag_of(page)})
     response.policy = CONTENT_SECURITY_POLICY
     return response

@@ -205,22 +205,21 @@ class Digits(ma.fields.Integer):
         return super()._deserialize(value, attr, data, **kwargs)
 
 
-class Id(ma.fields.Integer):
-    """The id of a row, in a response."""
-
-    def __init__(self, description: str, **kwargs: Any) -> None:
-        metadata = {"description": description, "example": 1}
-        validate = ma.validate.Range(1, INTEGER_MAX)
-        super().__init__(strict=True, validate=validate, metadata=metadata, **kwargs)
-
-
 class Count(ma.fields.Integer):
     """A number of rows, in a response."""
 
+    minimum = 0
+
     def __init__(self, description: str, **kwargs: Any) -> None:
         metadata = {"description": description, "example": 1}
-        validate = ma.validate.Range(0, INTEGER_MAX)
+        validate = ma.validate.Range(self.minimum, INTEGER_MAX)
         super().__init__(strict=True, validate=validate, metadata=metadata, **kwargs)
+
+
+class Id(Count):
+    """The id of a row, in a response."""
+
+    minimum = 1
 
 
 class Flag(ma.fields.Boolean):

@@ -5,7 +5,7 @@ from gzip import compress
 from importlib.resources import files
 from pathlib import Path
 from threading import Lock
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import click
 import flask_smorest
@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException
 from phresh.config import ROOT
 from phresh.web import deprecation
 from phresh.web.app import Response
-from phresh.web.conditional import etag_of, is_not_modified
+from phresh.web.conditional import etag_of, revalidated
 from phresh.web.converters import CONVERTERS
 from phresh.web.openapi_examples import LOCAL_URL, complete
 from phresh.web.openapi_operations import OperationPlugin, add_components
@@ -27,7 +27,7 @@ LOCATION = {
     "Location": {
         "description": "The URL of the new resource.",
         "schema": {"type": "string", "format": "uri-reference"},
-        "example": "http://localhost:8000/api/cleanings/1/",
+        "example": f"{LOCAL_URL}/api/cleanings/1/",
     }
 }
 
@@ -53,20 +53,16 @@ def init_app(app: Flask) -> "Api":
     return Api(app)
 
 
-class Served(NamedTuple):
-    """A representation of the document."""
-
-    body: bytes
-    headers: dict[str, str]
-
-
 @lru_cache(maxsize=8)
-def _served(document: str, *, is_compressed: bool) -> Served:
-    """Return a representation of a document; each has an entity tag of its own (RFC 9110 8.8.3)."""
+def _served(document: str, *, is_compressed: bool) -> tuple[bytes, dict[str, str]]:
+    """Return the body and the headers of a representation of a document.
+
+    Each has an entity tag of its own (RFC 9110 8.8.3).
+    """
     if not is_compressed:
-        return Served(document.encode(), {"ETag": etag_of(document)})
+        return document.encode(), {"ETag": etag_of(document)}
     headers = {"ETag": etag_of(document, "gzip"), "Content-Encoding": "gzip"}
-    return Served(compress(document.encode(), mtime=0), headers)
+    return compress(document.encode(), mtime=0), headers
 
 
 @click.group()
@@ -181,12 +177,8 @@ class Api(flask_smorest.Api):
         document = self.document_at(mount) if mount else self.document
         accepted = request.accept_encodings
         is_compressed = 0 < accepted["gzip"] >= accepted["identity"]
-        served = _served(document, is_compressed=is_compressed)
-        headers = {**served.headers, "Cache-Control": "no-cache"}
-        if is_not_modified(headers["ETag"]):
-            response = Response(None, 304, headers)
-        else:
-            response = Response(served.body, 200, headers, mimetype="application/json")
+        body, headers = _served(document, is_compressed=is_compressed)
+        response = revalidated(body, "application/json", headers)
         response.varies_by = "Origin, Accept-Encoding"
         return response
 

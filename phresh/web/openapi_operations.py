@@ -10,6 +10,7 @@ from werkzeug.http import HTTP_STATUS_CODES
 
 from phresh.web.fields import INTEGER_MAX
 from phresh.web.idempotency import KeyField
+from phresh.web.openapi_examples import LOCAL_URL
 from phresh.web.problems import PROBLEM_JSON, ProblemSchema
 
 # How a token is sent. The form that fetches one is added by the docs page (docs.js): with a second
@@ -59,7 +60,7 @@ HEADERS: dict[str, tuple[str, str, dict[str, Any], Any]] = {
     ),
     "CONTENT_LOCATION": (
         *("Content-Location", "Where GET returns the representation."),
-        *(TEXT, "http://localhost:8000/api/cleanings/1/offers/anna/"),
+        *(TEXT, f"{LOCAL_URL}/api/cleanings/1/offers/anna/"),
     ),
     "RETRY_AFTER": ("Retry-After", "The seconds to wait.", SECONDS, 1),
     "WWW_AUTHENTICATE": (
@@ -111,30 +112,34 @@ def add_components(spec: APISpec) -> None:
     components = spec.components
     components.security_scheme("bearer", BEARER)
     for name, (_, description, schema, example) in HEADERS.items():
-        header = {"description": description, "schema": schema, "example": example}
-        components.header(name, header, lazy=True)
-    _, _, schema, tag = HEADERS["ETAG"]
-    for parameter, description, example, schema in (
-        # Tools send an example with each request: none would be true for all.
-        ("If-Match", "Respond 412 unless this ETag is current (RFC 9110, 13.1.1).", None, TEXT),
-        (
-            "If-None-Match",
-            "Respond 304, to a write 412, if this ETag is current (RFC 9110, 13.1.2).",
-            *(tag, TEXT),
-        ),
-        (
-            "Idempotency-Key",
-            "A new key for each thing to be created. A repeated request with the same key and the "
-            "same body returns the first response and creates nothing; with another body it gets "
-            "422, and while the first request is running, 409. A key is stored for at least a day.",
-            None,
-            {**TEXT, "maxLength": KeyField.MAX_LENGTH, "pattern": f"^{KeyField.PATTERN}$"},
-        ),
+        described = {"description": description, "schema": schema, "example": example}
+        components.header(name, described, lazy=True)
+    *_, tag = HEADERS["ETAG"]
+    key = {**TEXT, "maxLength": KeyField.MAX_LENGTH, "pattern": f"^{KeyField.PATTERN}$"}
+    # Tools send an example with each request: only that of If-None-Match does no harm.
+    for header in (
+        {
+            "name": "If-Match",
+            "description": "Respond 412 unless this ETag is current (RFC 9110, 13.1.1).",
+            "schema": TEXT,
+        },
+        {
+            "name": "If-None-Match",
+            "description": "Respond 304, to a write 412, if this ETag is current (RFC 9110, "
+            "13.1.2).",
+            "schema": TEXT,
+            "example": tag,
+        },
+        {
+            "name": "Idempotency-Key",
+            "description": "A new key for each thing to be created. A repeated request with the "
+            "same key and the same body returns the first response and creates nothing; with "
+            "another body it gets 422, and while the first request is running, 409. A key is "
+            "stored for at least a day.",
+            "schema": key,
+        },
     ):
-        header = {"name": parameter, "description": description, "schema": schema}
-        if example is not None:
-            header["example"] = example
-        name = parameter.upper().replace("-", "_")
+        name = str(header["name"]).upper().replace("-", "_")
         components.parameter(name, "header", header, lazy=True)
     for status in MEANINGS:
         if status == 304:
