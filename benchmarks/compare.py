@@ -98,7 +98,7 @@ class Bench:
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self.options, self.folder = options, folder
         self.contenders = [each for each in CONTENDERS if each.name in options.only]
-        self.connections = CONNECTIONS[-1:] if options.smoke else CONNECTIONS
+        self.connections = CONNECTIONS[:1] if options.smoke else CONNECTIONS
 
     @contextmanager
     def prepared(self) -> Iterator["Bench"]:
@@ -252,6 +252,8 @@ class Bench:
             if measured[key]
         }:
             raise server.failure(f"{workload}, {connections} connections: {failures}")
+        if not measured["requests"]:
+            raise server.failure(f"{workload}, {connections} connections: no response in time")
         return {
             "rate": measured["requests"] / measured["seconds"],
             "p50": measured["p50"],

@@ -380,13 +380,18 @@ class FeedView(APIView):
         rows.sort(key=lambda event: (event.event_timestamp, event.id), reverse=True)
         page = rows[: query["limit"]]
         last = page[-1] if page else None
-        plain_cursor = f"-time {last.event_timestamp.isoformat()} {last.id}" if last else None
+        plain_cursor = f"-time {time_text(last.event_timestamp)} {last.id}" if last else None
         headers = next_link(request, plain_cursor if len(rows) > len(page) else None)
         return Response(EventSerializer(page, many=True).data, headers=headers)
 
 
 ID = "([0-9]{1,10})"
-TIME = r"[0-9-]{10}T[0-9:]{8}(?:\.[0-9]{6})?\+00:00"
+TIME = r"[0-9-]{10}T[0-9:]{8}(?:\.[0-9]{6})?(?:Z|\+00:00)"
+
+
+def time_text(time: datetime) -> str:
+    """Return a time in UTC as cursors have it."""
+    return time.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def next_link(request: Request, plain_cursor: str | None) -> dict[str, str]:

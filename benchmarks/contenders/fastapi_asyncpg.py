@@ -21,7 +21,13 @@ Description = Annotated[str, Field(max_length=10_000)]
 Price = Annotated[Decimal, Field(ge=0, max_digits=10, decimal_places=2)]
 
 ID = "([0-9]{1,10})"
-TIME = r"[0-9-]{10}T[0-9:]{8}(?:\.[0-9]{6})?\+00:00"
+TIME = r"[0-9-]{10}T[0-9:]{8}(?:\.[0-9]{6})?(?:Z|\+00:00)"
+
+
+def time_text(time: datetime) -> str:
+    """Return a time in UTC as cursors have it."""
+    return time.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
 
 # float8 holds every price exactly to the cent, and asyncpg decodes it faster than numeric.
 COLUMNS = (
@@ -226,7 +232,7 @@ async def list_events(query: Annotated[PageQuery, Query()], response: Response) 
     if len(rows) > query.limit:
         rows.pop()
         last = rows[-1]
-        plain_cursor = f"-time {last['event_timestamp'].isoformat()} {last['id']}"
+        plain_cursor = f"-time {time_text(last['event_timestamp'])} {last['id']}"
         link_next(response, "/api/feed/cleanings/", query, plain_cursor)
     return [with_owner(row) for row in rows]
 

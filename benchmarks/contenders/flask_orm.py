@@ -369,13 +369,18 @@ class Feed(MethodView):
         if len(rows) == len(page):
             return events_of_page
         last, _, at = page[-1]
-        after = encode_cursor(f"-time {at.isoformat()} {last.id}")
+        after = encode_cursor(f"-time {time_text(at)} {last.id}")
         url = url_for("feed.Feed", **{**query, "after": after})
         return events_of_page, 200, {"Link": f'<{url}>; rel="next"'}
 
 
 ID = "([0-9]{1,10})"
-TIME = r"[0-9-]{10}T[0-9:]{8}(?:\.[0-9]{6})?\+00:00"
+TIME = r"[0-9-]{10}T[0-9:]{8}(?:\.[0-9]{6})?(?:Z|\+00:00)"
+
+
+def time_text(time: datetime) -> str:
+    """Return a time in UTC as cursors have it."""
+    return time.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def encode_cursor(plain: str) -> str:
