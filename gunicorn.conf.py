@@ -4,6 +4,7 @@ import sys
 
 from phresh.config import ConfigError, read_settings, shown_url
 from phresh.database import checks
+from phresh.jobs import supervisor
 from phresh.serving import hooks
 from phresh.serving.requests import HEAD_MAX
 
@@ -40,6 +41,11 @@ logconfig_dict = {
 post_fork = hooks.post_fork
 post_worker_init = hooks.post_worker_init
 child_exit = hooks.child_exit
+
+
+def on_reload(_server):
+    """Reload the worker for background jobs too, where it is beside this server."""
+    supervisor.reload()
 
 
 def on_starting(server):

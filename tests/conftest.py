@@ -118,6 +118,8 @@ def serving_url(owner_engine) -> Iterator[str]:
             return
         rights = "GRANT SELECT, INSERT, UPDATE, DELETE ON"
         connection.execute(text(f"{rights} ALL TABLES IN SCHEMA public TO {name}"))
+        sequences = f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {name}"
+        connection.execute(text(sequences))
         # Those of tables that a test makes.
         connection.execute(text(f"ALTER DEFAULT PRIVILEGES {rights} TABLES TO {name}"))
         usage = f"ALTER DEFAULT PRIVILEGES GRANT USAGE ON SEQUENCES TO {name}"
@@ -193,6 +195,7 @@ def clean_tables(request) -> Iterator[None]:
         return
     names = [table.name for table in reversed(db.metadata.sorted_tables)]
     names.sort(key="released_usernames".__eq__)  # last: a trigger puts the names of users there
+    names += ["procrastinate_jobs", "procrastinate_workers"]
     # One message, which PostgreSQL runs as one transaction.
     delete = "; ".join(f"DELETE FROM {name}" for name in names)
     with request.getfixturevalue("app").app_context():

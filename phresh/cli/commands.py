@@ -4,37 +4,29 @@ import importlib.util
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import click
 from flask import Flask, current_app
 from flask_migrate import upgrade
 from marshmallow import ValidationError
-from psycopg2.errors import UndefinedTable
 from psycopg2.extensions import make_dsn
-from sqlalchemy.exc import DBAPIError, ProgrammingError
 
-from phresh.accounts import limits
-from phresh.accounts.queries import (
-    deleted_expired_tokens,
-    deleted_released_usernames,
-    deleted_tokens,
-    disabled_user,
-)
+from phresh.accounts.queries import deleted_tokens, disabled_user
 from phresh.cleanings.queries import changed_cleaning, deleted_cleaning
 from phresh.cleanings.schemas import CleaningUpdateSchema
+from phresh.cli.database import one, require_database, rows, tables
 from phresh.cli.demo import EVALUATIONS, JOBS, OFFERS, PEOPLE, add_many, add_samples
-from phresh.config import ROOT, shown_url
+from phresh.cli.jobs import jobs, worker
+from phresh.config import ROOT
 from phresh.database import checks, embedded
 from phresh.database.base import db
-from phresh.database.statements import Query
-from phresh.database.transactions import fetch, transaction
+from phresh.database.transactions import transaction
 from phresh.deletion.services import delete_account as delete_all
 from phresh.deletion.services import delete_some
+from phresh.jobs import supervisor
+from phresh.operations.housekeeping import delete_expired
 from phresh.web.fields import INTEGER_MAX
-from phresh.web.idempotency import deleted_old_keys
 
 ID = click.IntRange(1, INTEGER_MAX)
 EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - of the machine: HOST does not say which one
@@ -43,7 +35,7 @@ EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - of the machine: HOST does not 
 def init_app(app: Flask) -> None:
     """Add the commands to the app."""
     for command in (
-        *(serve, test, demo, psql, remove_expired),
+        *(serve, worker, jobs, test, demo, psql, remove_expired),
         *(change_cleaning, delete_cleaning, disable_account, delete_account),
     ):
         app.cli.add_command(command)
@@ -51,15 +43,15 @@ def init_app(app: Flask) -> None:
 
 @click.command()
 def serve() -> NoReturn:
-    """Apply the migrations, then serve with gunicorn."""
+    """Apply the migrations, then serve with gunicorn, with a worker for jobs beside it."""
     host, port = current_app.config["HOST"], current_app.config["PORT"]
     server: embedded.Server | None = current_app.extensions["embedded"]
     if server is not None:
         server.claim("serve")
     _require_free_port(host, port)
-    _require_database(checks.server_fault)
+    require_database(checks.server_fault)
     upgrade()
-    _require_database()
+    require_database()
     db.engine.dispose()
     if server is not None:
         click.echo(f"Data      {server.folder}")
@@ -72,6 +64,7 @@ def serve() -> NoReturn:
     click.echo(f"Docs      {address}/docs")
     sys.stdout.flush()
     os.chdir(ROOT)
+    supervisor.start()
     _exec(sys.executable, "-m", "gunicorn", "--config", "gunicorn.conf.py", "wsgi:app")
 
 
@@ -100,8 +93,8 @@ def test(arguments: tuple[str, ...]) -> NoReturn:
 )
 def demo(count: int | None) -> None:
     """Add a sample marketplace to the database."""
-    _require_database()
-    with _tables():
+    require_database()
+    with tables():
         if count is not None:
             add_many(count)
             click.echo(f"Added {count} cleanings, with users, offers and evaluations.")
@@ -121,7 +114,7 @@ def demo(count: int | None) -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def psql(arguments: tuple[str, ...]) -> NoReturn:
     """Open psql on the database, with these arguments, like: flask psql -c '\\d'"""
-    _require_database(None)
+    require_database(None)
     _, parameters = db.engine.dialect.create_connect_args(db.engine.url)
     if "password" in parameters:  # an argument could be read by every user of the machine
         os.environ["PGPASSWORD"] = parameters.pop("password")
@@ -133,13 +126,10 @@ def psql(arguments: tuple[str, ...]) -> NoReturn:
 @click.command("remove-expired")
 def remove_expired() -> None:
     """Delete expired idempotency keys, tokens, counters of rate limits and reserved usernames."""
-    keys = len(_rows(deleted_old_keys()))
-    tokens = len(_rows(deleted_expired_tokens()))
-    counters = len(_rows(limits.deleted_old_quotas()))
-    names = len(_rows(deleted_released_usernames()))
-    click.echo(
-        f"Deleted {keys} idempotency keys, {tokens} tokens, {counters} counters, {names} usernames."
-    )
+    require_database()
+    with tables():
+        counts = delete_expired()
+    click.echo(f"Deleted {', '.join(f'{count} {name}' for name, count in counts.items())}.")
 
 
 class JSONObject(click.ParamType):
@@ -167,14 +157,14 @@ def change_cleaning(cleaning_id: int, changes: Any) -> None:
         loaded = CleaningUpdateSchema().load(changes)
     except ValidationError as error:
         raise click.ClickException(current_app.json.dumps(error.messages)) from None
-    click.echo(_one(changed_cleaning(cleaning_id=cleaning_id, **loaded), "cleaning")[0])
+    click.echo(one(changed_cleaning(cleaning_id=cleaning_id, **loaded), "cleaning")[0])
 
 
 @click.command("delete-cleaning")
 @click.argument("cleaning_id", type=ID)
 def delete_cleaning(cleaning_id: int) -> None:
     """Delete any cleaning."""
-    _one(deleted_cleaning(cleaning_id=cleaning_id), "cleaning")
+    one(deleted_cleaning(cleaning_id=cleaning_id), "cleaning")
     click.echo(f"Deleted cleaning {cleaning_id}.")
 
 
@@ -183,8 +173,8 @@ def delete_cleaning(cleaning_id: int) -> None:
 @click.option("--undo", is_flag=True, help="Enable the account again.")
 def disable_account(username: str, undo: bool) -> None:
     """Disable an account: delete its tokens and let nobody log in to it."""
-    (user_id,) = _one(disabled_user(username=username, is_active=undo), "account")
-    _rows(deleted_tokens(user_id=user_id))
+    (user_id,) = one(disabled_user(username=username, is_active=undo), "account")
+    rows(deleted_tokens(user_id=user_id))
     click.echo(f"{'Enabled' if undo else 'Disabled'} {username}.")
 
 
@@ -192,30 +182,12 @@ def disable_account(username: str, undo: bool) -> None:
 @click.argument("username")
 def delete_account(username: str) -> None:
     """Delete an account of any size, in small steps; it is disabled first."""
-    (user_id,) = _one(disabled_user(username=username, is_active=False), "account")
-    _rows(deleted_tokens(user_id=user_id))
+    (user_id,) = one(disabled_user(username=username, is_active=False), "account")
+    rows(deleted_tokens(user_id=user_id))
     while transaction(delete_some)(user_id, 1_000):
         pass
     transaction(delete_all)(user_id)
     click.echo(f"Deleted {username}.")
-
-
-def _one(query: Query, noun: str) -> tuple[Any, ...]:
-    """Return the only row of a query.
-
-    :raises click.ClickException: when there is none
-    """
-    rows = _rows(query)
-    if not rows:
-        raise click.ClickException(f"There is no such {noun}.")
-    return rows[0]
-
-
-def _rows(query: Query) -> list[tuple[Any, ...]]:
-    """Run a query and return its rows."""
-    _require_database()
-    with _tables():
-        return fetch(query)
 
 
 def _exec(program: str, *arguments: str) -> NoReturn:
@@ -224,16 +196,6 @@ def _exec(program: str, *arguments: str) -> NoReturn:
         os.execvp(program, [program, *arguments])  # noqa: S606
     except FileNotFoundError:
         raise click.ClickException(f"{program} is not installed.") from None
-
-
-@contextmanager
-def _tables() -> Iterator[None]:
-    try:
-        yield
-    except (ProgrammingError, UndefinedTable) as error:
-        if not isinstance(getattr(error, "orig", error), UndefinedTable):
-            raise
-        raise click.ClickException("The tables are missing: run flask db upgrade.") from None
 
 
 def _require_free_port(host: str, port: int) -> None:
@@ -246,21 +208,3 @@ def _require_free_port(host: str, port: int) -> None:
             raise click.ClickException(
                 f"HOST, PORT: Can't listen on {host}, port {port}: {error.strerror}."
             ) from None
-
-
-def _require_database(
-    find_fault: Callable[[Any], str | None] | None = checks.serving_fault,
-) -> None:
-    """Require a database that can be reached, and that has no fault.
-
-    :raises click.ClickException: for another one
-    """
-    url = shown_url(current_app.config, db.engine.url)
-    try:
-        with db.engine.connect() as connection:
-            fault = find_fault and find_fault(connection.connection.driver_connection)
-    except DBAPIError as error:
-        why = " ".join(str(error.orig).split())
-        raise click.ClickException(f"{url}: Can't connect: {why}") from None
-    if fault:
-        raise click.ClickException(f"{url}: {fault}")

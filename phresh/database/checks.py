@@ -42,6 +42,13 @@ MISSING_PRIVILEGES = """
     WHERE NOT has_table_privilege(to_regclass(quote_ident(name)), privilege)
     GROUP BY name ORDER BY name LIMIT 1
 """
+# Of those that columns have as their default; an identity column needs no privilege.
+MISSING_SEQUENCE = """
+    SELECT current_user, sequence FROM unnest(%(tables)s) name,
+        LATERAL (SELECT pg_get_serial_sequence(quote_ident(name), 'id') AS sequence
+            WHERE to_regclass(quote_ident(name)) IS NOT NULL) sequences
+    WHERE NOT has_sequence_privilege(sequence, 'USAGE') ORDER BY name LIMIT 1
+"""
 # A schema that the role must not use counts as not there: its tables are not found.
 CLOSED_SCHEMA = """
     SELECT current_user, nspname FROM pg_namespace
@@ -63,6 +70,9 @@ MIGRATING = """
             WHERE oid = ANY (SELECT to_regclass(quote_ident(name)) FROM unnest(%(tables)s) name)
                 AND NOT pg_has_role(relowner, 'USAGE'))
 """
+
+# Of the background jobs, whose tables are no models.
+SERIAL_TABLES = ("procrastinate_jobs", "procrastinate_events", "procrastinate_periodic_defers")
 
 
 class UnsuitableError(psycopg2.OperationalError):
@@ -105,6 +115,8 @@ def serving_fault(driver: Any) -> str | None:
         return f"The role {role} needs the privilege USAGE on the schema {schema}."
     for role, table, privileges in _rows(driver, MISSING_PRIVILEGES, tables=tables):
         return f"The role {role} needs the privilege {privileges} on the table {table}."
+    for role, sequence in _rows(driver, MISSING_SEQUENCE, tables=[*SERIAL_TABLES]):
+        return f"The role {role} needs the privilege USAGE on the sequence {sequence}."
     return None
 
 
@@ -206,7 +218,8 @@ def _connected_fault(url: URL) -> tuple[bool, str | None]:
 
 
 def _tables() -> list[str]:
-    return [str(table.name) for table in db.metadata.sorted_tables]
+    ours = [str(table.name) for table in db.metadata.sorted_tables]
+    return [*ours, "procrastinate_workers", *SERIAL_TABLES]
 
 
 def _rows(driver: Any, statement: str, **values: Any) -> list[tuple[Any, ...]]:

@@ -97,6 +97,7 @@ def test_serve_takes_its_own_address_for_the_public_url(make_app, monkeypatch, g
     monkeypatch.setenv("PUBLIC_URL", "")
     monkeypatch.setattr(commands, "upgrade", lambda: None)
     monkeypatch.setattr(commands, "_require_free_port", lambda *_: None)
+    monkeypatch.setattr(commands.supervisor, "start", lambda: None)
     monkeypatch.setattr(os, "chdir", lambda _: None)
     monkeypatch.setattr(os, "execvp", lambda *_: None)
     app = make_app(**given)

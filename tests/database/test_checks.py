@@ -129,6 +129,9 @@ def test_a_role_needs_every_privilege_that_serving_takes(role, execute, caplog):
     assert needed in command
     assert "secret" not in request + command
     execute(owner, f"GRANT {EVERYTHING} ON ALL TABLES IN SCHEMA public TO {served.username}")
+    missing = "needs the privilege USAGE on the sequence public.procrastinate_"
+    assert all(missing in message for message in faults(served, caplog))
+    execute(owner, f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {served.username}")
     assert faults(served, caplog) == (None, None)
     execute(owner, f"REVOKE INSERT, DELETE ON offers FROM {served.username}")
     missing = f"{served.username} needs the privilege INSERT, DELETE on the table offers."
@@ -141,6 +144,7 @@ def test_a_role_needs_to_use_the_schema(role, execute, caplog):
     execute(owner, f"ALTER DATABASE {name} SET search_path = app")
     assert fault_of_upgrade(owner, caplog) is None
     execute(owner, f"GRANT {EVERYTHING} ON ALL TABLES IN SCHEMA app TO {served.username}")
+    execute(owner, f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA app TO {served.username}")
     missing = f"{served.username} needs the privilege USAGE on the schema app."
     assert all(missing in message for message in faults(served, caplog))
     execute(owner, f"GRANT USAGE ON SCHEMA app TO {served.username}")

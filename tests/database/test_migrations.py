@@ -46,6 +46,13 @@ def catalog(engine):
         return [sorted(map(str, connection.execute(text(query)))) for query in queries]
 
 
+def differences(connection):
+    """Return how the tables of the models differ from what they say, as ``flask db check`` does."""
+    names = db.metadata.tables
+    ours = {"include_name": lambda name, kind, _: kind != "table" or name in names}
+    return compare_metadata(MigrationContext.configure(connection, opts=ours), db.metadata)
+
+
 @pytest.fixture
 def migrated(make_database):
     """An app on a database of its own that has every migration."""
@@ -131,12 +138,13 @@ def test_what_is_searched_becomes_composed(migrated):
 
 def test_they_make_what_the_models_say(migrated, make_database):
     with db.engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), db.metadata) == []
+        assert differences(connection) == []
     engine = create_engine(make_database("models"))
     with engine.begin() as connection:
         connection.execute(text("CREATE EXTENSION pg_trgm"))
     db.metadata.create_all(engine)
-    assert catalog(db.engine) == catalog(engine)
+    ours = [[row for row in rows if "procrastinate" not in row] for rows in catalog(db.engine)]
+    assert ours == catalog(engine)
     engine.dispose()
 
 
@@ -164,7 +172,8 @@ def test_every_constraint_has_the_name_that_the_rule_gives(migrated):
     with db.engine.connect() as connection:
         for table, name, definition in connection.execute(text(CONSTRAINTS)):
             # PostgreSQL 18 keeps NOT NULL as a constraint, by a name of its own.
-            if not definition.startswith("NOT NULL"):
+            # The tables of procrastinate are as it has them.
+            if not definition.startswith("NOT NULL") and not table.startswith("procrastinate_"):
                 kind = {"PRIMARY": "pk", "UNIQUE": "uq", "FOREIGN": "fk", "CHECK": "ck"}
                 assert name.startswith(f"{kind[definition.split()[0]]}_{table}"), definition
 
@@ -183,7 +192,7 @@ def test_an_index_is_built_while_others_read_and_write(migrated):
         other.commit()
     upgrade()
     with db.engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), db.metadata) == []
+        assert differences(connection) == []
 
 
 def test_no_index_of_a_live_table_is_built_in_its_way(migrated, capsys):

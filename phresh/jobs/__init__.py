@@ -1,0 +1,1 @@
+"""Background jobs: work that requests leave to a worker."""
