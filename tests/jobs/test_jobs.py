@@ -3,9 +3,11 @@
 import ast
 import asyncio
 import json
+import logging
 import re
 import subprocess
 import sys
+from logging.config import dictConfig
 
 import pytest
 from croniter import croniter
@@ -267,12 +269,28 @@ def test_two_workers_run_each_job_once(app, note, done, sql):
     assert set(jobs(sql)) == {("succeeded", 1)}
 
 
-def test_the_log_has_no_argument_of_a_job(client, failing, app, work, capfd):
+@pytest.fixture
+def _restored_log():
+    """Restore the log that a test configures as a worker does."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.getLogger("procrastinate").setLevel(logging.NOTSET)
+
+
+@pytest.mark.usefixtures("_restored_log")
+def test_the_log_has_no_argument_of_a_job(failing, app, sql, work, capfd):
     with app.app_context():
-        failing.defer(secret="four cats on a roof")
-    worker.dictConfig(worker.LOGGING)
+        failing.defer(secret="four cats on a roof")  # which it does not take
+    # procrastinate logs the last failure as an error, with the arguments.
+    sql("UPDATE procrastinate_jobs SET attempts = :number", number=Task.RETRIES)
+    dictConfig(worker.LOGGING)
     work()
-    assert "cats" not in capfd.readouterr().err
+    written = capfd.readouterr().err
+    assert '"message": "job failed"' in written
+    assert "cats" not in written
 
 
 # The schema
