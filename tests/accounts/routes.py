@@ -78,5 +78,7 @@ FEATURE = Feature(
     undocumented={
         "This password is too common.",
         "Must not be the username or the email.",
+        # Of parameters of OAuth 2 that the login ignores, and that the document leaves out.
+        "Given more than once.",
     },
 )
