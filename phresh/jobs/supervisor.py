@@ -72,7 +72,7 @@ async def keep() -> None:
         working, changing = asyncio.create_task(worker.wait()), asyncio.create_task(changed.wait())
         await asyncio.wait({working, changing}, return_when=asyncio.FIRST_COMPLETED)
         if changed.is_set():
-            worker.stdin.close()  # type: ignore[union-attr]
+            worker.stdin.close()  # type: ignore[union-attr] # it is a pipe
             await asyncio.wait({working}, timeout=GRACE)
             if worker.returncode is None:
                 worker.kill()

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from tests.tools.processes import (
     environment,
     flask,
     free_port,
+    open_folder,
     running_in,
     wait_until,
 )
@@ -32,12 +32,8 @@ BODY = b'{"new_cleaning": {"name": "Clean my house", "price": 29.99}}'
 
 @pytest.fixture
 def folder():
-    """A folder that every user can enter; only the current user can enter those of pytest."""
-    folder = Path(tempfile.mkdtemp(prefix="phresh-"))
-    folder.chmod(0o755)
-    yield folder
-    assert wait_until(lambda: not running_in(folder)), running_in(folder)
-    shutil.rmtree(folder)
+    with open_folder() as folder:
+        yield folder
 
 
 @pytest.fixture

@@ -1,14 +1,18 @@
 """Workers as processes: beside ``make run``, killed, and left without a database."""
 
 import os
-import shutil
 import signal
-import tempfile
-from pathlib import Path
 
 import pytest
 
-from tests.tools.processes import Served, copy_checkout, flask, running_in, wait_until
+from tests.tools.processes import (
+    Served,
+    copy_checkout,
+    flask,
+    open_folder,
+    running_in,
+    wait_until,
+)
 
 TASK = """
 
@@ -31,11 +35,8 @@ def hold(path):
 
 @pytest.fixture
 def folder():
-    folder = Path(tempfile.mkdtemp(prefix="phresh-"))
-    folder.chmod(0o755)
-    yield folder
-    assert wait_until(lambda: not running_in(folder)), running_in(folder)
-    shutil.rmtree(folder)
+    with open_folder() as folder:
+        yield folder
 
 
 @pytest.fixture

@@ -27,6 +27,21 @@ def copy_checkout(folder: Path) -> Path:
     return shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
 
 
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """Make a folder that every user can enter; only the current user can enter those of pytest.
+
+    At the end no process may be left that works in it.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="phresh-"))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        assert wait_until(lambda: not running_in(folder)), running_in(folder)
+        shutil.rmtree(folder)
+
+
 def environment(**settings: str) -> dict[str, str]:
     """Our environment with these settings and no others."""
     known = SettingsSchema().fields
@@ -142,15 +157,12 @@ class Served(Address):
 @contextmanager
 def serving() -> Iterator[Served]:
     """Serve a copy of the checkout, on a database that has the samples."""
-    folder = Path(tempfile.mkdtemp(prefix="phresh-"))
-    folder.chmod(0o755)
-    checkout = copy_checkout(folder / "checkout")
-    served = Served(checkout)
-    try:
-        served.wait(60)
-        flask(checkout, "demo")
-        yield served
-    finally:
-        served.end(signal.SIGINT, group=True)
-        assert wait_until(lambda: not running_in(folder)), running_in(folder)
-        shutil.rmtree(folder)
+    with open_folder() as folder:
+        checkout = copy_checkout(folder / "checkout")
+        served = Served(checkout)
+        try:
+            served.wait(60)
+            flask(checkout, "demo")
+            yield served
+        finally:
+            served.end(signal.SIGINT, group=True)
