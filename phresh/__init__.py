@@ -25,7 +25,7 @@ from phresh.web import json as web_json
 
 __version__ = "1.0.0"
 
-# In the order in which the document and its pages list them: the order to learn the API in.
+# In the order in which the document and its pages list them: what a reader needs first is first.
 RESOURCES = [
     users_blp,
     deletion_blp,
