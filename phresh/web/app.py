@@ -73,10 +73,11 @@ class Request(flask.Request):
         :raises BadRequest: when the body is cut off, empty or malformed
         """
         data = self.get_data()  # raises for a Content-Length that is too large
-        if self.content_length is None:  # in chunks, of which Werkzeug reads no more than allowed
+        length = self.content_length
+        if length is None:  # in chunks, of which Werkzeug reads no more than allowed
             if len(data) == self.max_content_length and self.environ["wsgi.input"].read(1):
                 raise RequestEntityTooLarge
-        elif len(data) < self.content_length:
+        elif len(data) < length:
             raise BadRequest("The body is shorter than its Content-Length.")
         if not self.is_json:
             raise UnsupportedMediaType("The body must be JSON: send Content-Type application/json.")

@@ -43,6 +43,9 @@ class Parser(FlaskParser):
                 return self._parse_query(argmap, query)
             if location == "headers" and not self.load_headers(request, argmap):
                 return {}  # no header is required
+            if location == "json":
+                with suppress(ma.ValidationError):  # which webargs raises in the end, as a 422
+                    return argmap.load(self.load_json(request, argmap))
         return super().parse(argmap, req, location=location, **options)
 
     def _parse_query(self, schema: ma.Schema, query: str) -> dict[str, Any]:
@@ -71,8 +74,8 @@ class Parser(FlaskParser):
     def load_json(self, req: flask.Request, schema: ma.Schema) -> Any:
         """Return the body; an empty object for an optional one that is missing."""
         # One that is cut off is not missing, but rejected.
-        is_there = req.content_length or req.get_data()
-        if not is_there and not getattr(schema, "is_required", True):
+        is_required = getattr(schema, "is_required", True)
+        if not is_required and not req.content_length and not req.get_data():
             return {}
         return req.get_json()
 

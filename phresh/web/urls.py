@@ -13,7 +13,9 @@ def url_of(path: str) -> str:
     :param path: of the API, like ``/api/cleanings/``, or as ``flask.url_for`` returns it, which has
         the path of the mount already
     """
-    base = current_app.config["PUBLIC_URL"] or request.script_root
+    base = current_app.config["PUBLIC_URL"]
+    if base is None:
+        base = request.environ["SCRIPT_NAME"] and request.script_root  # mostly there is none
     mount = urlsplit(base).path if base else ""
     # Where the API is mounted at /api, either would begin with it.
     if mount and path.startswith(f"{mount}/") and not _is_routed(path):

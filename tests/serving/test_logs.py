@@ -3,13 +3,14 @@
 import io
 import json
 import logging
+import os
 import sys
 
 import pytest
 from werkzeug.test import create_environ, run_wsgi_app
 
 from phresh import create_app
-from phresh.serving.logs import JSONFormatter, LoopHandler
+from phresh.serving.logs import JSONFormatter, LoopHandler, access
 from tests.tools.users import PASSWORD
 
 LIST = "/api/cleanings/"
@@ -199,6 +200,26 @@ def test_log_lines_of_one_loop_iteration_are_written_together(loop_handler):
     handler.handle(logging.makeLogRecord({"msg": "three"}))
     deferred.pop()()
     assert handler.stream.getvalue() == "one\ntwo\nthree\n"
+
+
+def test_filters_and_formatters_of_logging_apply_to_the_access_log(loop_handler, client, caplog):
+    caplog.set_level(logging.INFO)
+    handler, deferred = loop_handler
+    style = "%(created)f %(msecs)f %(process)d %(levelname)s %(filename)s %(message)s"
+    handler.setFormatter(logging.Formatter(style))
+    handler.addFilter(lambda record: record.fields["path"] != "/readyz")
+    access.addHandler(handler)
+    try:
+        client.get("/healthz")
+        client.get("/readyz")
+    finally:
+        access.removeHandler(handler)
+    deferred.pop()()
+    [line] = handler.stream.getvalue().splitlines()
+    created, milliseconds, process, *rest = line.split()
+    assert float(created) % 1 * 1000 == pytest.approx(float(milliseconds), abs=0.01)
+    assert int(process) == os.getpid()
+    assert rest == ["INFO", "logs.py", "request"]
 
 
 def test_buffered_log_lines_are_written_at_shutdown(loop_handler):
