@@ -5,7 +5,7 @@ from typing import Any
 
 from flask import Flask
 
-from phresh.accounts import passwords
+from phresh.accounts import pages, passwords
 from phresh.accounts.views import blp as users_blp
 from phresh.cleanings import services as cleanings_services
 from phresh.cleanings.views import blp as cleanings_blp
@@ -15,6 +15,7 @@ from phresh.database import engine
 from phresh.deletion.views import blp as deletion_blp
 from phresh.evaluations.views import blp as evaluations_blp
 from phresh.feed.views import blp as feed_blp
+from phresh.mail import sending
 from phresh.offers.views import blp as offers_blp
 from phresh.operations.health import blp as health_blp
 from phresh.profiles.views import blp as profiles_blp
@@ -51,6 +52,7 @@ def create_app(settings: Mapping[str, Any] | None = None) -> Flask:
     logs.init_app(app)
     engine.init_app(app)
     passwords.init_app(app)
+    sending.init_app(app)
     cleanings_services.init_app(app)
     converters.init_app(app)
     problems.init_app(app)
@@ -59,5 +61,6 @@ def create_app(settings: Mapping[str, Any] | None = None) -> Flask:
     for resource in RESOURCES:
         api.register_blueprint(resource)
     app.register_blueprint(docs.blp)
+    app.register_blueprint(pages.blp)
     commands.init_app(app)
     return app

@@ -21,6 +21,8 @@ from phresh.settings.database_url import ConfigError as ConfigError
 from phresh.settings.database_url import configured_url, parsed_url
 from phresh.settings.database_url import shown_url as shown_url
 from phresh.settings.database_url import without_secrets as without_secrets
+from phresh.settings.mail_url import MailServer as MailServer
+from phresh.settings.mail_url import MailURL
 from phresh.settings.values import MOUNT as MOUNT
 from phresh.settings.values import CommaSeparated, Host, Origin, PublicURL, TrustedHost
 
@@ -39,6 +41,7 @@ SWITCHES = {
         *("LOGINS_PER_ACCOUNT", "LOGIN_FAILURES_PER_ACCOUNT", "LOGIN_FAILURES_PER_ADDRESS"),
         *("LOGIN_WINDOW", "WRITES_PER_ACCOUNT", "WRITES_PER_ADDRESS", "GUEST_WRITES_PER_ADDRESS"),
         "WRITE_WINDOW",
+        *("MAILS_PER_ACCOUNT", "MAILS_PER_ADDRESS", "MAIL_WINDOW"),
         *("REGISTRATIONS_PER_ADDRESS", "REGISTRATION_WINDOW"),
     ),
     "DATABASE_LIMITS": ("STATEMENT_TIMEOUT", "IDLE_TIMEOUT"),
@@ -127,6 +130,16 @@ class SettingsSchema(Schema):
     PORT = fields.Integer(load_default=8000, validate=validate.Range(1, 65535))
     # The URL under which clients reach the API. Without it, URLs in responses have no host.
     PUBLIC_URL = PublicURL(load_default=None)
+    # How mail is sent, by default not at all, and from which address; and the URL of the pages that
+    # its links lead to, by default our own.
+    MAIL_URL = MailURL(load_default=None)
+    MAIL_FROM = fields.Email(load_default="phresh@localhost")
+    ACCOUNT_URL = PublicURL(load_default=None)
+    # Mails that can be asked for to one address, and from one network, in the time.
+    MAILS_PER_ACCOUNT = fields.Integer(load_default=5, validate=POSITIVE)
+    MAILS_PER_ADDRESS = fields.Integer(load_default=20, validate=POSITIVE)
+    MAIL_WINDOW = fields.Integer(load_default=60 * 60, validate=validate.Range(1, YEARS_10))
+
     # Worker processes; the second is gunicorn's own, which counts where the first is not set.
     WORKERS = fields.Integer(load_default=None, validate=validate.Range(1, 1000))
     WEB_CONCURRENCY = fields.Integer(load_default=None, validate=validate.Range(1, 1000))
@@ -151,6 +164,8 @@ class SettingsSchema(Schema):
     def _check_together(self, settings: dict[str, Any], **_: Any) -> None:
         if "*" in settings["CORS_ORIGINS"] and len(settings["CORS_ORIGINS"]) > 1:
             raise ValidationError("Allows every origin by *: leave out the others.", "CORS_ORIGINS")
+        if settings["MAIL_URL"] and not (settings["PUBLIC_URL"] or settings["ACCOUNT_URL"]):
+            raise ValidationError("Needs PUBLIC_URL, for the links in mails.", "MAIL_URL")
         # The limit closest to the cause must be reached first.
         order = ("LOCK_TIMEOUT", "STATEMENT_TIMEOUT", "DATABASE_TIMEOUT")
         for shorter, longer in pairwise(order if settings["DATABASE_LIMITS"] else order[::2]):

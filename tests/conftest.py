@@ -32,7 +32,13 @@ from tests.tools.contract import ContractClient
 from tests.tools.users import CHEAP, PASSWORD, Someone
 
 PASSWORD_HASH = CHEAP.hash(PASSWORD)
-SOON_HASHED = {"ARGON2_TIME_COST": 1, "ARGON2_MEMORY_COST": 8}
+# Of the apps of most tests: they soon have hashed a password, and keep the mail that they send.
+SETTINGS = {
+    "ARGON2_TIME_COST": 1,
+    "ARGON2_MEMORY_COST": 8,
+    "MAIL_URL": "memory:",
+    "ACCOUNT_URL": "https://phresh.example/account",
+}
 
 CREATE = "CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C.UTF-8'"
 
@@ -141,8 +147,8 @@ def settings(serving_url) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def app(settings) -> Iterator[Flask]:
-    """The app of most tests, which soon has hashed a password."""
-    app = create_app({**settings, **SOON_HASHED, "TESTING": True})
+    """The app of most tests."""
+    app = create_app({**settings, **SETTINGS, "TESTING": True})
     yield app
     with app.app_context():
         db.engine.dispose()
@@ -297,8 +303,17 @@ def statements(monkeypatch) -> list[str]:
 
 @pytest.fixture
 def make_app(app, settings) -> Any:
-    """Make apps on the test database, with these settings, that soon have hashed a password."""
-    return lambda **values: create_app({**settings, **SOON_HASHED, "TESTING": True, **values})
+    """Make apps on the test database, with these settings."""
+    return lambda **values: create_app({**settings, **SETTINGS, "TESTING": True, **values})
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory) -> Iterator[Any]:
+    """A browser."""
+    from tests.tools import browser
+
+    with browser.chromium(tmp_path_factory.mktemp("chromium")) as chrome:
+        yield chrome
 
 
 @pytest.fixture

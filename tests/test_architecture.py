@@ -1,7 +1,7 @@
 """Imports run one way, so that a reader finds what a change can reach.
 
-    settings <- config <- database <- web <- jobs <- accounts <- features <- deletion <- operations
-    operations <- cli <- phresh/__init__ <- wsgi
+    settings <- config <- database <- web <- jobs, mail <- accounts <- features <- deletion
+    deletion <- operations <- cli <- phresh/__init__ <- wsgi
 
 ``serving`` stands apart and imports only ``config``. Every package that is not named here is a
 feature, so a new one needs no change here.
@@ -23,6 +23,7 @@ WINGS = {
     "database": 1,
     "web": 2,
     "jobs": 3,
+    "mail": 3,
     "accounts": 4,
     FEATURE: 5,
     "deletion": 6,

@@ -114,6 +114,20 @@ def registrations() -> list[Limit]:
     return [Limit("registrations", f"registration from {client_network()}", *limit)]
 
 
+def mails(account: str) -> list[Limit]:
+    """Return the limits on mails that are asked for, to an address and from the client's network.
+
+    :param account: for what the address may be of, whether or not it is one
+    """
+    config = current_app.config
+    times, seconds = config["MAILS_PER_ACCOUNT"], config["MAIL_WINDOW"]
+    from_here = config["MAILS_PER_ADDRESS"]
+    return [
+        Limit("mails", f"mail to {account}", times, seconds),
+        Limit("mails-by-address", f"mail from {client_network()}", from_here, seconds),
+    ]
+
+
 def logins(account: str) -> list[Limit]:
     """Return the limit on logins to an account from the client's network, right or wrong."""
     config = current_app.config

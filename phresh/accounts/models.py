@@ -1,4 +1,4 @@
-"""The tables of users and tokens."""
+"""The tables of users, tokens and one-time tokens."""
 
 import unicodedata
 from datetime import datetime
@@ -61,6 +61,7 @@ class User(Base):
         CheckConstraint("email ~ '^[^@]+@[^@]+$'", name="email"),
         CheckConstraint(f"char_length(email_key) <= {EMAIL_MAX}", name="key_length"),
         CheckConstraint(f"username ~ '^{USERNAME}$'", name="username"),
+        CheckConstraint("language IN ('en', 'ko')", name="language"),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
@@ -69,6 +70,9 @@ class User(Base):
     username: Mapped[str] = mapped_column(Text)
     password_hash: Mapped[str] = mapped_column(Text)
     is_active: Mapped[bool] = mapped_column(server_default=true())
+    language: Mapped[str] = mapped_column(Text, server_default="en")  # of mails
+    # The key of the address that was confirmed: any other one is not.
+    confirmed_key: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
 
@@ -165,5 +169,30 @@ class Token(Base):
 
     hash: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
     user_id: Mapped[int] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"))
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    expires_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
+CONFIRMATION, RECOVERY = PURPOSES = ("confirmation", "recovery")
+
+
+class OneTimeToken(Base):
+    """A token that was mailed to a user for one purpose, and is deleted when it is used.
+
+    It counts only while the user has the address that it was sent to. Only its hash is stored.
+    """
+
+    __tablename__ = "one_time_tokens"
+    __table_args__ = (
+        CheckConstraint("octet_length(hash) = 32", name="hash"),
+        CheckConstraint(f"purpose IN {PURPOSES}", name="purpose"),
+        Index(None, "user_id"),
+        Index(None, "expires_at"),
+    )
+
+    hash: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"))
+    purpose: Mapped[str] = mapped_column(Text)
+    email_key: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     expires_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))

@@ -17,11 +17,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import aliased
 
-from phresh.accounts.models import RESERVED, ReleasedUsername, Token, User
+from phresh.accounts.models import RESERVED, OneTimeToken, ReleasedUsername, Token, User
 from phresh.database.statements import Value, query, row_json
 
+IS_CONFIRMED = func.coalesce(User.confirmed_key == User.email_key, false())
 RENDERED = row_json(
-    *(getattr(User, name) for name in ("id", "email", "username", "created_at", "updated_at"))
+    *(User.id, User.email, IS_CONFIRMED.label("email_verified"), User.username, User.language),
+    *(User.created_at, User.updated_at),
 )
 CREDENTIALS = (
     *(User.id, User.email, User.email_key, User.username, User.password_hash, User.is_active),
@@ -180,3 +182,76 @@ def deleted_released_usernames() -> Executable:
 def deleted_expired_tokens() -> Executable:
     """Delete expired tokens."""
     return delete(Token).where(Token.expires_at <= func.now()).returning(Token.user_id)
+
+
+@query
+def account_to_mail(*, email_key: Value) -> Executable:
+    """Select what a mail to an address needs to know of its account, unless that is disabled."""
+    columns = (User.id, User.email, User.username, User.language, IS_CONFIRMED)
+    return select(*columns).where(User.email_key == email_key, User.is_active)
+
+
+@query
+def new_one_time_token(
+    *, user_id: Value, token_hash: Value, purpose: Value, email_key: Value, seconds: Value
+) -> Executable:
+    """Insert a one-time token that expires after that many seconds."""
+    expires_at = func.now() + seconds * text("interval '1 second'")
+    values = {"user_id": user_id, "hash": token_hash, "purpose": purpose, "email_key": email_key}
+    return insert(OneTimeToken).values(expires_at=expires_at, **values)
+
+
+@query
+def user_of_one_time_token(*, token_hash: Value, purpose: Value) -> Executable:
+    """Select the user of a one-time token; no row if it is not valid any more."""
+    return _user_of_one_time_token(token_hash, purpose)
+
+
+@query
+def locked_user_of_one_time_token(*, token_hash: Value, purpose: Value) -> Executable:
+    """Do the same, and lock the user against changes until this transaction ends."""
+    found = _user_of_one_time_token(token_hash, purpose)
+    return found.with_for_update(key_share=True, of=User)
+
+
+def _user_of_one_time_token(token_hash: Value, purpose: Value) -> Select[Any]:
+    columns: Any = (User.id, User.username, User.email, User.email_key)
+    found: Select[Any] = select(*columns).join(OneTimeToken, OneTimeToken.user_id == User.id)
+    valid = (OneTimeToken.expires_at > func.now(), OneTimeToken.email_key == User.email_key)
+    return found.where(
+        OneTimeToken.hash == token_hash, OneTimeToken.purpose == purpose, *valid, User.is_active
+    )
+
+
+@query
+def used_one_time_token(*, token_hash: Value) -> Executable:
+    """Delete a one-time token; no row if it was used in the meantime."""
+    used = delete(OneTimeToken).where(OneTimeToken.hash == token_hash)
+    return used.returning(OneTimeToken.user_id)
+
+
+@query
+def deleted_one_time_tokens(*, user_id: Value, purpose: Value) -> Executable:
+    """Delete all one-time tokens of a user for a purpose."""
+    of_user = (OneTimeToken.user_id == user_id, OneTimeToken.purpose == purpose)
+    return delete(OneTimeToken).where(*of_user)
+
+
+@query
+def confirmed_user(*, user_id: Value) -> Executable:
+    """Note that the email address of a user was confirmed."""
+    return update(User).where(User.id == user_id).values(confirmed_key=User.email_key)
+
+
+@query
+def recovered_user(*, user_id: Value, password_hash: Value) -> Executable:
+    """Set a new password of a user, whose address the mail has confirmed."""
+    changes = {"password_hash": password_hash, "confirmed_key": User.email_key}
+    return update(User).where(User.id == user_id).values(updated_at=func.now(), **changes)
+
+
+@query
+def deleted_expired_one_time_tokens() -> Executable:
+    """Delete expired one-time tokens."""
+    expired = delete(OneTimeToken).where(OneTimeToken.expires_at <= func.now())
+    return expired.returning(OneTimeToken.user_id)

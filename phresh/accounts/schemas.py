@@ -25,14 +25,18 @@ from phresh.web.fields import (
     USERNAME_MAX,
     USERNAME_MIN,
     BoundedString,
+    Enumeration,
+    Flag,
     Id,
     RawText,
     Text,
 )
+from phresh.web.languages import LANGUAGES
 
 # ASVS 5.0 6.2.1, 6.2.4, 6.2.5, 6.2.9: a minimum length, not common, any characters.
 PASSWORD_MIN, PASSWORD_MAX = 8, 128
 COMMON = 3_000
+TOKEN_MAX = 200
 
 EMAIL = {"description": "An email address.", "example": "anna@phresh.example"}
 NAME = {
@@ -130,12 +134,19 @@ IS_A_NAME = "Must not be the username or the email."
 GUESSABLE = "Must not be your password."
 
 
+LANGUAGE = Enumeration("Language", LANGUAGES, "The language of mails to you.")
+
+
 class UserSchema(Schema):
     """A user, as they see themselves."""
 
     id = Id("The id of the account.", required=True)
     email = fields.String(required=True, metadata=EMAIL)
+    email_verified = Flag(
+        required=True, metadata={"description": "Whether you have confirmed the email address."}
+    )
     username = fields.String(required=True, metadata=NAME)
+    language = fields.String(required=True, validate=LANGUAGE)
     created_at = fields.AwareDateTime(required=True, metadata=CREATED_AT)
     updated_at = fields.AwareDateTime(required=True, metadata=UPDATED_AT)
 
@@ -196,6 +207,7 @@ class UserUpdateSchema(Schema):
 
     email = Email()
     username = Username(metadata=NAME)
+    language = fields.String(validate=LANGUAGE)
     password = NewPassword()
     old_password = RawText(
         max_length=PASSWORD_MAX,
@@ -206,6 +218,40 @@ class UserUpdateSchema(Schema):
     def _require_old_password(self, data: dict[str, str], **_: Any) -> None:
         if ("email" in data or "password" in data) and "old_password" not in data:
             raise ValidationError("Needed to change email or password.", "old_password")
+
+
+class OneTimeTokenField(RawText):
+    """The token of a link in a mail."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        description = "The token in the link of the mail: what stands after `#token=`."
+        metadata = {"description": description, "example": "x" * 43}
+        super().__init__(min_length=1, max_length=TOKEN_MAX, metadata=metadata, **kwargs)
+
+
+class ConfirmationSchema(Schema):
+    """An address to send a link to, or the token of the link."""
+
+    email = Email()
+    token = OneTimeTokenField()
+
+    @validates_schema(skip_on_field_errors=True)
+    def _require_one(self, data: dict[str, str], **_: Any) -> None:
+        if len(data) != 1:
+            raise ValidationError("Send the email or the token.", "token")
+
+
+class RecoveryRequestSchema(Schema):
+    """The address of the account to recover."""
+
+    email = Email(required=True)
+
+
+class RecoverySchema(Schema):
+    """A new password, and the token of the link in the mail."""
+
+    token = OneTimeTokenField(required=True)
+    password = NewPassword(required=True)
 
 
 UNSUPPORTED = "Only the grant type password is supported."

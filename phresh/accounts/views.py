@@ -1,19 +1,28 @@
 """The endpoints under ``/api/users/``."""
 
-from typing import Any
+from typing import Any, NoReturn
 
 from flask import current_app
 from flask_smorest import abort
 from psycopg2.errors import UniqueViolation
 
-from phresh.accounts import limits, queries
-from phresh.accounts.models import UNIQUE_EMAIL, UNIQUE_USERNAME, email_key
+from phresh.accounts import limits, mails, queries
+from phresh.accounts.models import (
+    CONFIRMATION,
+    RECOVERY,
+    UNIQUE_EMAIL,
+    UNIQUE_USERNAME,
+    email_key,
+)
 from phresh.accounts.oauth import OAuthProblemSchema, with_oauth_errors
 from phresh.accounts.passwords import passwords
 from phresh.accounts.schemas import (
     GUESSABLE,
     IS_A_NAME,
+    ConfirmationSchema,
     LoginSchema,
+    RecoveryRequestSchema,
+    RecoverySchema,
     RegisteredUserSchema,
     TokenSchema,
     UserCreateSchema,
@@ -33,10 +42,13 @@ from phresh.accounts.tokens import (
     reject_token,
 )
 from phresh.database.statements import Query
-from phresh.database.transactions import fetch
+from phresh.database.transactions import fetch, fetch_autocommit
+from phresh.jobs.tasks import Task
+from phresh.mail import sending
 from phresh.web.arguments import envelope
 from phresh.web.blueprint import Blueprint
 from phresh.web.conditional import etag_of
+from phresh.web.languages import client_language
 from phresh.web.openapi import LOCATION
 from phresh.web.problems import PROBLEM_JSON
 from phresh.web.responses import CONTACT_DATA, SECRETS
@@ -44,6 +56,7 @@ from phresh.web.responses import CONTACT_DATA, SECRETS
 blp = Blueprint("users", __name__, url_prefix="/api/users", description="Accounts and tokens")
 
 ME = f"{blp.url_prefix}/me/"
+INVALID_LINK = "The link is no longer valid. Ask for another one."
 NO_STORE = {"Cache-Control": "no-store"}  # RFC 6749 5.1
 TAKEN = {
     UNIQUE_EMAIL: "An account with this email already exists.",
@@ -59,14 +72,17 @@ TAKEN = {
 def create_user(user: dict[str, str]) -> tuple[str, dict[str, str]]:
     """Register
 
-    The response has an access token, so that you need not log in.
+    The response has an access token, so that you need not log in. A mail with a link to confirm the
+    address follows, if the server sends mail.
     """
     limits.count(limits.registrations())
     key = email_key(user["email"])
     account = digest(key).hex()
     user["password_hash"] = hashed_password(user.pop("password"), account)
-    [(text, user_id)] = _unless_taken(queries.new_user(**user, email_key=key))
+    new = queries.new_user(**user, email_key=key, language=client_language())
+    [(text, user_id)] = _unless_taken(new)
     note_user(user_id)
+    mails.defer(mails.send_confirmation, email_key=key)
     limits.remember(account)
     registered = {**current_app.json.loads(text), "access_token": new_token(user_id)}
     headers = {"Location": ME, "ETag": etag_of(text), **NO_STORE}
@@ -99,6 +115,92 @@ def create_token(form: dict[str, str]) -> tuple[str, dict[str, str]]:
     if password_hash is not None:
         fetch(queries.rehashed_password(user_id=found.user_id, password_hash=password_hash))
     return current_app.json.dumps(new_token(found.user_id)), NO_STORE
+
+
+@blp.post("/confirmation/")
+@login_not_required
+@blp.arguments(
+    envelope("confirmation", ConfirmationSchema),
+    example={"confirmation": {"email": "anna@phresh.example"}},
+)
+@blp.response(204)
+@blp.alt_response(503)
+def confirm_email(confirmation: dict[str, str]) -> None:
+    """Confirm an email address
+
+    With the `token` of the link in the mail. With an `email`, another mail is sent, if an account
+    has the address and has not confirmed it: the response is the same for every address.
+    """
+    if "email" in confirmation:
+        _send_to(confirmation["email"], mails.send_confirmation)
+        return
+    user_id = _use_token(confirmation["token"], CONFIRMATION, "confirmation")
+    fetch(queries.confirmed_user(user_id=user_id))
+    fetch(queries.deleted_one_time_tokens(user_id=user_id, purpose=CONFIRMATION))
+
+
+@blp.post("/recovery/")
+@login_not_required
+@blp.arguments(envelope("recovery", RecoveryRequestSchema))
+@blp.response(204)
+@blp.alt_response(503)
+def request_recovery(recovery: dict[str, str]) -> None:
+    """Get a mail to set a new password
+
+    If an account has the address: the response is the same for every address. The link in the mail
+    works once, for an hour.
+    """
+    _send_to(recovery["email"], mails.send_recovery)
+
+
+@blp.put("/recovery/")
+@login_not_required
+@blp.arguments(envelope("recovery", RecoverySchema))
+@blp.response(204)
+def recover_account(recovery: dict[str, str]) -> None:
+    """Set a new password by the link in the mail
+
+    Ends all your logins, and confirms the email address. A mail tells you.
+    """
+    token, password = recovery["token"], recovery["password"]
+    values = {"token_hash": digest(token), "purpose": RECOVERY}
+    found = fetch_autocommit(queries.user_of_one_time_token(**values))
+    if not found:
+        _reject_link("recovery")
+    [(user_id, username, email, key)] = found
+    note_user(user_id)
+    if is_a_name(password, username, email):
+        abort(422, messages={"json": {"recovery": {"password": [IS_A_NAME]}}})
+    password_hash = hashed_password(password, f"user {user_id}")
+    _use_token(token, RECOVERY, "recovery")
+    fetch(queries.recovered_user(user_id=user_id, password_hash=password_hash))
+    fetch(queries.deleted_tokens(user_id=user_id))
+    fetch(queries.deleted_one_time_tokens(user_id=user_id, purpose=RECOVERY))
+    mails.defer(mails.tell_of_password, email_key=key)
+
+
+def _send_to(email: str, mail: Task) -> None:
+    """Leave a mail to the worker, which finds out whether an account has the address."""
+    if not sending.is_configured():
+        abort(503, message="This server sends no mail.")
+    key = email_key(email)
+    limits.count(limits.mails(digest(key).hex()))
+    mail.defer(email_key=key)
+
+
+def _use_token(token: str, purpose: str, member: str) -> int:
+    """Use up a one-time token, and return the user, who is locked."""
+    token_hash = digest(token)
+    found = fetch(queries.locked_user_of_one_time_token(token_hash=token_hash, purpose=purpose))
+    # The lock may have waited for another request with the same token.
+    if not found or not fetch(queries.used_one_time_token(token_hash=token_hash)):
+        _reject_link(member)
+    user_id: int = found[0][0]
+    return user_id
+
+
+def _reject_link(member: str) -> NoReturn:
+    abort(422, messages={"json": {member: {"token": [INVALID_LINK]}}})
 
 
 @blp.post("/logout/")
@@ -135,7 +237,7 @@ def update_me(changes: dict[str, str]) -> str:
     """Change your account
 
     Fields left out stay as they are. Changing the email or the password requires the old password,
-    and makes all other tokens invalid.
+    and makes all other tokens invalid. A mail tells you, and a new address has to be confirmed.
     """
     account = current_account()
     changes_login = "email" in changes or "password" in changes
@@ -150,6 +252,7 @@ def update_me(changes: dict[str, str]) -> str:
     text = _me(_unless_taken(queries.changed_user(user_id=account.user_id, **changes)))
     if changes_login:
         fetch(queries.deleted_tokens(user_id=account.user_id, but=account.token_hash))
+        fetch(queries.deleted_one_time_tokens(user_id=account.user_id, purpose=RECOVERY))
     return text
 
 
@@ -171,7 +274,18 @@ def _confirmed_changes(
     if not still_valid(found):
         _me(fetch(queries.user_by_id(user_id=account.user_id)))
         abort(403, message="The email or the password has just been changed. Log in again.")
+    _tell_of_changes(found, changes)
     return changes
+
+
+def _tell_of_changes(found: Credentials, changes: dict[str, str]) -> None:
+    """Leave the mails about changed credentials to the worker."""
+    key = changes.get("email_key", found.email_key)
+    if "password_hash" in changes:
+        mails.defer(mails.tell_of_password, email_key=key)
+    if key != found.email_key:
+        mails.defer(mails.tell_of_email, former=found.email, email_key=key)
+        mails.defer(mails.send_confirmation, email_key=key)
 
 
 def _verify(account: Account, password: str) -> Credentials | None:

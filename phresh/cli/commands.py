@@ -4,6 +4,7 @@ import importlib.util
 import os
 import socket
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -18,6 +19,7 @@ from phresh.cleanings.schemas import CleaningUpdateSchema
 from phresh.cli.database import one, require_database, rows, tables
 from phresh.cli.demo import EVALUATIONS, JOBS, OFFERS, PEOPLE, add_many, add_samples
 from phresh.cli.jobs import jobs, worker
+from phresh.cli.mail import mail
 from phresh.config import ROOT
 from phresh.database import checks, embedded
 from phresh.database.base import db
@@ -35,7 +37,7 @@ EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - of the machine: HOST does not 
 def init_app(app: Flask) -> None:
     """Add the commands to the app."""
     for command in (
-        *(serve, worker, jobs, test, demo, psql, remove_expired),
+        *(serve, worker, jobs, mail, test, demo, psql, remove_expired),
         *(change_cleaning, delete_cleaning, disable_account, delete_account),
     ):
         app.cli.add_command(command)
@@ -60,6 +62,10 @@ def serve() -> NoReturn:
     address = local_url(host, port)
     if current_app.config["PUBLIC_URL"] is None and host not in EVERY_ADDRESS:
         os.environ["PUBLIC_URL"] = address
+        if server is not None and current_app.config["MAIL_URL"] is None:
+            mail = Path(current_app.instance_path, "mail")
+            os.environ["MAIL_URL"] = mail.as_uri()
+            click.echo(f"Mail      {mail}")
     click.echo(f"API       {address}/api/cleanings/")
     click.echo(f"Docs      {address}/docs")
     sys.stdout.flush()

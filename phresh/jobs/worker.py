@@ -16,6 +16,7 @@ from typing import Any
 
 import procrastinate
 from flask import Flask, g
+from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job, Status
 
 from phresh.database.base import db
@@ -89,7 +90,8 @@ async def _run(app: Flask, concurrency: int, *, ends_with_stdin: bool) -> None:
             {working, asyncio.create_task(asked.wait())}, return_when=asyncio.FIRST_COMPLETED
         )
         if not asked.is_set():
-            await working
+            with suppress(ConnectorException):
+                await working
             raise WorkerError("The worker has lost the database.")
         working.cancel()
         with suppress(asyncio.CancelledError):

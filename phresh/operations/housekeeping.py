@@ -1,7 +1,11 @@
 """What is deleted by the clock. Nothing that a client sees depends on when that is."""
 
 from phresh.accounts import limits
-from phresh.accounts.queries import deleted_expired_tokens, deleted_released_usernames
+from phresh.accounts.queries import (
+    deleted_expired_one_time_tokens,
+    deleted_expired_tokens,
+    deleted_released_usernames,
+)
 from phresh.database.transactions import fetch
 from phresh.jobs.tasks import task
 from phresh.web.idempotency import deleted_old_keys
@@ -9,6 +13,7 @@ from phresh.web.idempotency import deleted_old_keys
 EXPIRED = {
     "idempotency keys": deleted_old_keys,
     "tokens": deleted_expired_tokens,
+    "one-time tokens": deleted_expired_one_time_tokens,
     "counters": limits.deleted_old_quotas,
     "usernames": deleted_released_usernames,
 }

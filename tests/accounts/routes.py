@@ -25,6 +25,20 @@ def correct(operation, case):
                 values["old_password"] = PASSWORD
 
 
+LINK_TOKEN = "x" * 43
+
+
+def recovery_link(world):
+    """Have the owner recover their account by a link with ``LINK_TOKEN``."""
+    world.sql(
+        "INSERT INTO one_time_tokens (hash, user_id, purpose, email_key, expires_at) "
+        "SELECT sha256(:token), id, 'recovery', email_key, 'infinity' FROM users WHERE id = :id",
+        token=LINK_TOKEN.encode(),
+        id=world.owner.id,
+    )
+    return {}
+
+
 def unregistered(world):
     """Delete the owner's account, without a trace."""
     world.sql("DELETE FROM users WHERE id = :id", id=world.owner.id)
@@ -59,6 +73,16 @@ FEATURE = Feature(
             },
         ),
         Route("PATCH", ME, (401, 409, 200)),
+        Route("GET", "/account/confirmation/", EVERYONE),
+        Route("GET", "/account/recovery/", EVERYONE),
+        # The apps of these tests send mail into memory.
+        Route("POST", f"{ALL}confirmation/", (204, 204, 204), errors={503}),
+        Route("POST", f"{ALL}recovery/", (204, 204, 204), errors={503}),
+        Route(
+            *("PUT", f"{ALL}recovery/", (204, 204, 204)),
+            prepare=recovery_link,
+            send={"json": {"recovery": {"token": LINK_TOKEN, "password": NEW}}},
+        ),
     ],
     rows={
         "users": """
@@ -67,6 +91,10 @@ FEATURE = Feature(
         "tokens": """
             INSERT INTO tokens (hash, user_id, expires_at)
             SELECT sha256('a'), id, 'infinity' FROM users
+        """,
+        "one_time_tokens": """
+            INSERT INTO one_time_tokens (hash, user_id, purpose, email_key, expires_at)
+            SELECT sha256('a'), id, 'recovery', email_key, 'infinity' FROM users
         """,
         "attempts": "INSERT INTO attempts (key) VALUES ('k')",
         "released_usernames": """
@@ -80,5 +108,7 @@ FEATURE = Feature(
         "Must not be the username or the email.",
         # Of parameters of OAuth 2 that the login ignores, and that the document leaves out.
         "Given more than once.",
+        "The link is no longer valid. Ask for another one.",
+        "Send the email or the token.",
     },
 )

@@ -68,7 +68,15 @@ def test_registration_returns_the_account_and_a_token(client, send):
     assert response.headers["Location"] == ME
     user = response.json
     token = user.pop("access_token")
-    assert list(user) == ["id", "email", "username", "created_at", "updated_at"]
+    assert list(user) == [
+        "id",
+        "email",
+        "email_verified",
+        "username",
+        "language",
+        "created_at",
+        "updated_at",
+    ]
     assert (user["email"], user["username"]) == ("anna@phresh.io", "anna")
     assert TIME.fullmatch(user["created_at"])
     assert user["updated_at"] == user["created_at"]

@@ -165,7 +165,9 @@ def test_each_service_may_do_little(name):
 
 
 def test_only_the_api_is_published_and_no_password_is_known():
-    assert [name for name, service in SERVICES.items() if "ports" in service] == ["web"]
+    assert [name for name, service in SERVICES.items() if "ports" in service] == ["web", "mail"]
+    assert SERVICES["mail"]["profiles"] == ["mail"]  # not started unless it is named
+    assert SERVICES["mail"]["ports"][0]["host_ip"] == "127.0.0.1"
     lines = (ROOT / "docker-compose.yml").read_text().splitlines()
     known = [line for line in lines if re.search(r"PASSWORD\w*: +[^/\s]|://[^@\s]*:[^@/{]+@", line)]
     assert known == []

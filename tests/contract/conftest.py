@@ -23,7 +23,7 @@ def tables(sql):
     def read():
         return {
             name: sql(f"SELECT t::text FROM {name} t ORDER BY 1")
-            for name in db.metadata.tables
+            for name in [*db.metadata.tables, "procrastinate_jobs"]
             if name not in ("attempts", "quotas")
         }
 

@@ -134,6 +134,8 @@ def test_a_view_that_does_not_say_who_may_use_it_is_found(make_app):
 def test_only_the_document_its_pages_and_static_files_are_no_part_of_the_api(app):
     assert {endpoint for endpoint in app.view_functions if is_page(endpoint)} == {
         "static",
+        "account.show_confirmation",
+        "account.show_recovery",
         "docs.static",
         "docs.show_index",
         "docs.show_docs",

@@ -150,5 +150,5 @@ def path_of(feature: Feature, route: Route, world: World) -> str:
 
 
 def is_page(endpoint: str) -> bool:
-    """Return whether an endpoint is no part of the API: the document, its page, static files."""
-    return endpoint == "static" or endpoint.rpartition(".")[0] in {"docs", "api-docs"}
+    """Return whether an endpoint is no part of the API: the document, pages, static files."""
+    return endpoint == "static" or endpoint.rpartition(".")[0] in {"account", "docs", "api-docs"}

@@ -124,6 +124,7 @@ class Served(Address):
 
     def __init__(self, checkout: Path, *make: str, user: str | None = None) -> None:
         super().__init__(free_port())
+        self.checkout = checkout
         venv = Path(sys.prefix)
         self.process = subprocess.Popen(
             [

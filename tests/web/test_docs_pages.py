@@ -4,19 +4,16 @@ import base64
 import hashlib
 import json
 import re
-import shutil
-from threading import Thread
 from urllib.parse import urlsplit
 
 import pytest
-from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
-from werkzeug.serving import make_server
 
 from phresh.accounts.schemas import NewPassword
 from phresh.config import ROOT
+from tests.tools.browser import listening
 from tests.tools.users import CHEAP
 
 PATHS = ["/docs/", "/redoc/"]
@@ -85,33 +82,8 @@ def test_redoc_is_what_its_authors_publish_with_their_licence(client):
 @pytest.fixture
 def served(app):
     """The address of the app on a real socket: another for each test, so it shares no storage."""
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory):
-    binary = shutil.which("chromium") or shutil.which("chromium-browser")
-    driver = shutil.which("chromedriver")
-    if not binary or not driver:
-        pytest.skip("No Chromium: on Debian, apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    for argument in (
-        *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync"),
-        *("disable-background-networking", "disable-component-update", "disable-dev-shm-usage"),
-        f"user-data-dir={tmp_path_factory.mktemp('chromium')}",
-    ):
-        options.add_argument(f"--{argument}")
-    chrome = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    yield chrome
-    chrome.quit()
+    with listening(app) as address:
+        yield address
 
 
 class Page:

@@ -1,0 +1,1 @@
+"""Mail: messages made of templates, and how they are sent."""
