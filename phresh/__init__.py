@@ -20,6 +20,7 @@ from phresh.offers.views import blp as offers_blp
 from phresh.operations.health import blp as health_blp
 from phresh.profiles.views import blp as profiles_blp
 from phresh.serving import logs
+from phresh.sessions.views import blp as sessions_blp
 from phresh.web import app as web_app
 from phresh.web import converters, cors, docs, openapi, problems
 from phresh.web import json as web_json
@@ -29,6 +30,7 @@ __version__ = "1.0.0"
 # In the order in which the document and its pages list them: what a reader needs first is first.
 RESOURCES = [
     users_blp,
+    sessions_blp,
     deletion_blp,
     cleanings_blp,
     offers_blp,

@@ -106,6 +106,12 @@ class SettingsSchema(Schema):
     TOKEN_LIFETIME = fields.Integer(
         load_default=7 * 24 * 3600, validate=validate.Range(1, YEARS_10)
     )
+    # Seconds without use after which it is no longer valid.
+    SESSION_IDLE = fields.Integer(
+        load_default=30 * 24 * 3600, validate=validate.Range(120, YEARS_10)
+    )
+    # Whether an account can write only once its email address is confirmed.
+    REQUIRE_CONFIRMED_EMAIL = fields.Boolean(load_default=False)
     # Argon2id: passes, KiB, lanes; then how many passwords a worker hashes at once, and seconds to
     # wait for a turn.
     ARGON2_TIME_COST = fields.Integer(load_default=2, validate=validate.Range(1, 1000))
@@ -166,6 +172,8 @@ class SettingsSchema(Schema):
             raise ValidationError("Allows every origin by *: leave out the others.", "CORS_ORIGINS")
         if settings["MAIL_URL"] and not (settings["PUBLIC_URL"] or settings["ACCOUNT_URL"]):
             raise ValidationError("Needs PUBLIC_URL, for the links in mails.", "MAIL_URL")
+        if settings["REQUIRE_CONFIRMED_EMAIL"] and not settings["MAIL_URL"]:
+            raise ValidationError("Needs MAIL_URL, to confirm by.", "REQUIRE_CONFIRMED_EMAIL")
         # The limit closest to the cause must be reached first.
         order = ("LOCK_TIMEOUT", "STATEMENT_TIMEOUT", "DATABASE_TIMEOUT")
         for shorter, longer in pairwise(order if settings["DATABASE_LIMITS"] else order[::2]):

@@ -27,20 +27,18 @@ from sqlalchemy import (
     func,
     literal,
     select,
-    text,
     true,
 )
 from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.sql.dml import ReturningInsert
 
-from phresh.accounts.queries import user_of_token, valid_token
+from phresh.accounts.queries import SECOND, user_of_token, valid_token
 from phresh.database.base import Base
 from phresh.database.statements import Value, query
 from phresh.database.transactions import fetch, fetch_autocommit
 from phresh.web.addresses import client_network
 
-SECOND = text("interval '1 second'")
 # A stranger with one address reaches the limit of an address and account; an account has this many
 # times that limit for all addresses together.
 ADDRESSES = 10
@@ -211,19 +209,20 @@ def record(limits: list[Limit]) -> None:
             _count(limit)
 
 
-def account_and_count(token_hash: bytes) -> tuple[int, str] | None:
-    """Return the id and the username of a token's account, and count a write of it.
+def account_and_count(token_hash: bytes, idle: int) -> tuple[Any, ...] | None:
+    """Return the row of a token that ``user_of_token`` selects, and count a write of its account.
 
     One statement does both. Return None, and count nothing, for a token that is not valid. Respond
     429 when a limit is reached.
     """
     if not current_app.config["RATELIMIT_ENABLED"]:
-        rows = fetch_autocommit(user_of_token(token_hash=token_hash))
+        rows = fetch_autocommit(user_of_token(token_hash=token_hash, idle=idle))
         return rows[0] if rows else None
     by_account, by_address = limits = writes("")
     rows = fetch_autocommit(
         _counted_user(
             token_hash=token_hash,
+            idle=idle,
             account_cost=by_account.cost,
             account_most=by_account.most,
             address_key=by_address.key,
@@ -233,13 +232,13 @@ def account_and_count(token_hash: bytes) -> tuple[int, str] | None:
     )
     if not rows:
         return None
-    [(user_id, username, *used)] = rows
-    for limit, seconds in zip(limits, used, strict=True):
+    [(*account, by_account_used, by_address_used)] = rows
+    for limit, seconds in zip(limits, (by_account_used, by_address_used), strict=True):
         if seconds is None:
-            reject_if_exceeded(writes(str(user_id)))
+            reject_if_exceeded(writes(str(account[0])))
         else:
             _tell(limit, float(seconds))
-    return user_id, username
+    return tuple(account)
 
 
 def _count(limit: Limit) -> bool:
@@ -312,6 +311,7 @@ def _counted(*, key: Value, cost: Value, most: Value) -> Executable:
 def _counted_user(
     *,
     token_hash: Value,
+    idle: Value,
     account_cost: Value,
     account_most: Value,
     address_key: Value,
@@ -323,7 +323,7 @@ def _counted_user(
     The seconds of a quota that is used up are null; then the next one is not used.
     """
     columns, now = ["key", "full_at"], func.now()
-    account = valid_token(token_hash).cte("account")
+    account = valid_token(token_hash, idle).cte("account")
     key = literal(BY_ACCOUNT).concat(cast(account.c.id, Text))
     new = insert(Quota).from_select(columns, select(key, now + account_cost * SECOND))
     by_account = _use(new, account_cost, account_most).cte("by_account")

@@ -157,12 +157,20 @@ for statement in (RESERVE, ON_USERNAME, PIN):
     event.listen(User.__table__, "after_create", DDL(statement))
 
 
+USER_AGENT_MAX = 200
+SESSIONS_MAX = 100  # of an account
+
+
 class Token(Base):
-    """A token of a user, valid until it expires or is deleted; only its hash is stored."""
+    """A token of a user, and so a session: valid until it expires, is unused for long or deleted.
+
+    Only its hash is stored.
+    """
 
     __tablename__ = "tokens"
     __table_args__ = (
         CheckConstraint("octet_length(hash) = 32", name="hash"),
+        CheckConstraint(f"char_length(user_agent) <= {USER_AGENT_MAX}", name="user_agent"),
         Index(None, "user_id"),
         Index(None, "expires_at"),
     )
@@ -171,6 +179,13 @@ class Token(Base):
     user_id: Mapped[int] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"))
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     expires_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    # To the minute. It has no index, so that a new value needs no new entry in any.
+    last_used_at: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), server_default=func.now()
+    )
+    # Of the login; null where the last release has made the token.
+    address: Mapped[str | None] = mapped_column(Text)
+    user_agent: Mapped[str | None] = mapped_column(Text)
 
 
 CONFIRMATION, RECOVERY = PURPOSES = ("confirmation", "recovery")

@@ -10,6 +10,7 @@ from sqlalchemy import (
     false,
     func,
     insert,
+    literal_column,
     or_,
     select,
     text,
@@ -17,7 +18,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import aliased
 
-from phresh.accounts.models import RESERVED, OneTimeToken, ReleasedUsername, Token, User
+from phresh.accounts.models import (
+    RESERVED,
+    SESSIONS_MAX,
+    OneTimeToken,
+    ReleasedUsername,
+    Token,
+    User,
+)
 from phresh.database.statements import Value, query, row_json
 
 IS_CONFIRMED = func.coalesce(User.confirmed_key == User.email_key, false())
@@ -25,6 +33,8 @@ RENDERED = row_json(
     *(User.id, User.email, IS_CONFIRMED.label("email_verified"), User.username, User.language),
     *(User.created_at, User.updated_at),
 )
+SECOND, MINUTE = text("interval '1 second'"), text("interval '1 minute'")
+RECENT = text("interval '15 minutes'")  # how long a login is recent
 CREDENTIALS = (
     *(User.id, User.email, User.email_key, User.username, User.password_hash, User.is_active),
 )
@@ -139,23 +149,53 @@ def disabled_user(*, username: Value, is_active: Value) -> Executable:
 
 
 @query
-def new_token(*, user_id: Value, token_hash: Value, seconds: Value) -> Executable:
-    """Insert a token that expires after that many seconds."""
-    expires_at = func.now() + seconds * text("interval '1 second'")
-    values = {"user_id": user_id, "hash": token_hash, "expires_at": expires_at}
-    return insert(Token).values(values)
+def new_token(
+    *, user_id: Value, token_hash: Value, seconds: Value, address: Value, user_agent: Value
+) -> Executable:
+    """Insert a token that expires after that many seconds; delete the oldest of too many."""
+    newest = select(Token.hash).where(Token.user_id == user_id)
+    newest = newest.order_by(Token.created_at.desc(), Token.hash)
+    others = newest.offset(literal_column(str(SESSIONS_MAX - 1)))
+    deleted = delete(Token).where(Token.hash.in_(others))
+    values = {"user_id": user_id, "hash": token_hash, "expires_at": func.now() + seconds * SECOND}
+    new = insert(Token).values(address=address, user_agent=user_agent, **values)
+    return new.add_cte(deleted.cte("deleted"))
 
 
 @query
-def user_of_token(*, token_hash: Value) -> Executable:
-    """Select the user of a token; no row if it is not valid or the account is disabled."""
-    return valid_token(token_hash)
+def user_of_token(*, token_hash: Value, idle: Value) -> Executable:
+    """Select the user of a token; no row if it is not valid or the account is disabled.
+
+    :param idle: the seconds after which an unused token is no longer valid
+    """
+    return valid_token(token_hash, idle)
 
 
-def valid_token(token_hash: Value) -> Any:
-    """Return the SQL for the user of a token."""
-    user = select(User.id, User.username).join(Token, Token.user_id == User.id)
-    return user.where(Token.hash == token_hash, Token.expires_at > func.now(), User.is_active)
+def valid_token(token_hash: Value, idle: Value) -> Any:
+    """Return the SQL for the user of a token, and what an ``Account`` has of it."""
+    user = select(
+        *(User.id, User.username, IS_CONFIRMED.label("is_confirmed")),
+        (Token.created_at > func.now() - RECENT).label("is_recent"),
+        (Token.last_used_at < func.now() - MINUTE).label("is_to_be_noted"),
+    )
+    return user.join(Token, Token.user_id == User.id).where(
+        Token.hash == token_hash, *is_valid(idle), User.is_active
+    )
+
+
+def is_valid(idle: Value) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions that a token has not expired, and was used within so many seconds."""
+    unused_since = func.now() - idle * SECOND
+    return Token.expires_at > func.now(), Token.last_used_at > unused_since
+
+
+@query
+def used_token(*, token_hash: Value) -> Executable:
+    """Note when a token was used, to the minute; not while another transaction has locked it."""
+    to_be_noted = (Token.hash == token_hash, Token.last_used_at < func.now() - MINUTE)
+    unlocked = select(Token.hash).where(*to_be_noted).with_for_update(skip_locked=True)
+    used = update(Token).where(Token.hash == unlocked.scalar_subquery())
+    return used.values(last_used_at=func.date_trunc("minute", func.now()))
 
 
 @query
@@ -196,7 +236,7 @@ def new_one_time_token(
     *, user_id: Value, token_hash: Value, purpose: Value, email_key: Value, seconds: Value
 ) -> Executable:
     """Insert a one-time token that expires after that many seconds."""
-    expires_at = func.now() + seconds * text("interval '1 second'")
+    expires_at = func.now() + seconds * SECOND
     values = {"user_id": user_id, "hash": token_hash, "purpose": purpose, "email_key": email_key}
     return insert(OneTimeToken).values(expires_at=expires_at, **values)
 

@@ -202,6 +202,12 @@ class UserCreateSchema(Schema):
             raise ValidationError(IS_A_NAME, "password")
 
 
+WHEN_NEEDED = (
+    "Needed to change the email or the password; for the username, if the login is older than "
+    "15 minutes."
+)
+
+
 class UserUpdateSchema(Schema):
     """Changes to an account; fields left out stay as they are."""
 
@@ -211,7 +217,7 @@ class UserUpdateSchema(Schema):
     password = NewPassword()
     old_password = RawText(
         max_length=PASSWORD_MAX,
-        metadata={**PASSWORD, "description": "Needed to change email or password."},
+        metadata={**PASSWORD, "description": WHEN_NEEDED},
     )
 
     @validates_schema(skip_on_field_errors=True)

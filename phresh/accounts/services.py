@@ -2,10 +2,12 @@
 
 from typing import NamedTuple
 
+from flask_smorest import abort
+
 from phresh.accounts import limits, queries
 from phresh.accounts.limits import Limit
 from phresh.accounts.passwords import passwords
-from phresh.accounts.tokens import note_user
+from phresh.accounts.tokens import current_account, note_user
 from phresh.database.statements import Query
 from phresh.database.transactions import fetch, fetch_autocommit
 from phresh.web.addresses import client_network
@@ -44,6 +46,30 @@ def verify_credentials(
             return found
         limits.record(failures)
         return None
+
+
+def verify_current(password: str) -> Credentials | None:
+    """Return the credentials of the current user if a password is theirs."""
+    account = current_account()
+    query = queries.credentials_by_id(user_id=account.user_id)
+    failures = limits.failed_changes(account.token_hash.hex())
+    return verify_credentials(query, password, f"user {account.user_id}", failures)
+
+
+def require_password_or_recent_login(old_password: str | None) -> None:
+    """Respond 403 unless the current user has logged in a short time ago, or knows the password.
+
+    :param old_password: None where none was sent
+    """
+    if old_password is not None:
+        if verify_current(old_password) is None:
+            abort(403, message="The old password is wrong.")
+    elif not current_account().is_recent:
+        abort(
+            403,
+            message="Send `old_password`, or log in again: this needs the password or a login of "
+            "the last 15 minutes.",
+        )
 
 
 def hashed_password(password: str, account: str) -> str:

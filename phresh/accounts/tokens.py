@@ -10,9 +10,10 @@ from flask import current_app, g, request
 from flask_smorest import abort
 
 from phresh.accounts import limits, queries
+from phresh.accounts.models import USER_AGENT_MAX
 from phresh.database.transactions import fetch, fetch_autocommit
 from phresh.web.blueprint import READING, Blueprint
-from phresh.web.openapi_operations import SECURITY
+from phresh.web.openapi_operations import OWN_ACCOUNT, SECURITY
 
 AUTHORIZATION_MAX = 1_000  # characters; our own are 50
 
@@ -22,13 +23,17 @@ class Account(NamedTuple):
 
     user_id: int
     username: str
+    is_confirmed: bool  # the email address
+    is_recent: bool  # the login
     token_hash: bytes
 
 
 def new_token(user_id: int) -> dict[str, Any]:
     """Create a token for a user, and return it as in RFC 6749 5.1; only its hash is stored."""
     token, seconds = secrets.token_urlsafe(32), current_app.config["TOKEN_LIFETIME"]
-    fetch(queries.new_token(user_id=user_id, token_hash=digest(token), seconds=seconds))
+    shown = "".join(filter(str.isprintable, request.user_agent.string[:USER_AGENT_MAX]))
+    values = {"seconds": seconds, "address": request.remote_addr, "user_agent": shown or None}
+    fetch(queries.new_token(user_id=user_id, token_hash=digest(token), **values))
     return {"access_token": token, "token_type": "bearer", "expires_in": seconds}
 
 
@@ -76,6 +81,10 @@ def _with_account(
                 _reject(message, "Bearer")
             if request.environ["REQUEST_METHOD"] not in READING:
                 limits.count(limits.guest_writes())
+        elif not g.account.is_confirmed and current_app.config["REQUIRE_CONFIRMED_EMAIL"]:
+            is_own = request.path.startswith(OWN_ACCOUNT)
+            if not is_own and request.environ["REQUEST_METHOD"] not in READING:
+                abort(403, message="Confirm your email address first, by the link in the mail.")
         return view(*args, **kwargs)
 
     return Blueprint.doc(security=security)(with_account)
@@ -103,16 +112,25 @@ def _account() -> Account | None:
     if sent is None or sent.type != "bearer" or not sent.token:
         reject_token()
     token_hash = digest(sent.token)
+    idle = current_app.config["SESSION_IDLE"]
     # Not in the view's transaction: the view may take its time before that begins.
     if request.environ["REQUEST_METHOD"] in READING:
-        rows = fetch_autocommit(queries.user_of_token(token_hash=token_hash))
+        rows = fetch_autocommit(queries.user_of_token(token_hash=token_hash, idle=idle))
         found = rows[0] if rows else None
     else:
-        found = limits.account_and_count(token_hash)
+        found = limits.account_and_count(token_hash, idle)
     if found is None:
         reject_token()
-    user_id, username = found
-    return Account(user_id, username, token_hash)
+    user_id, username, is_confirmed, is_recent, is_to_be_noted = found
+    if is_to_be_noted:
+        fetch_autocommit(queries.used_token(token_hash=token_hash))
+    return Account(user_id, username, is_confirmed, is_recent, token_hash)
+
+
+def require_recent_login() -> None:
+    """Respond 403 unless the current user has logged in with this token a short time ago."""
+    if not current_account().is_recent:
+        abort(403, message="Log in again: this needs a login of the last 15 minutes.")
 
 
 def reject_token() -> NoReturn:

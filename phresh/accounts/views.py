@@ -30,7 +30,14 @@ from phresh.accounts.schemas import (
     UserUpdateSchema,
     is_a_name,
 )
-from phresh.accounts.services import Credentials, hashed_password, still_valid, verify_credentials
+from phresh.accounts.services import (
+    Credentials,
+    hashed_password,
+    require_password_or_recent_login,
+    still_valid,
+    verify_credentials,
+    verify_current,
+)
 from phresh.accounts.tokens import (
     Account,
     current_account,
@@ -238,6 +245,7 @@ def update_me(changes: dict[str, str]) -> str:
 
     Fields left out stay as they are. Changing the email or the password requires the old password,
     and makes all other tokens invalid. A mail tells you, and a new address has to be confirmed.
+    Changing the username requires the old password or a login of the last 15 minutes.
     """
     account = current_account()
     changes_login = "email" in changes or "password" in changes
@@ -247,8 +255,10 @@ def update_me(changes: dict[str, str]) -> str:
         limits.count(limits.registrations())
     if "old_password" in changes:
         changes = _confirmed_changes(account, **changes)
-    elif renames and _verify(account, username) is not None:
-        abort(422, messages={"json": {"user_update": {"username": [GUESSABLE]}}})
+    elif renames:
+        require_password_or_recent_login(None)
+        if verify_current(username) is not None:
+            abort(422, messages={"json": {"user_update": {"username": [GUESSABLE]}}})
     text = _me(_unless_taken(queries.changed_user(user_id=account.user_id, **changes)))
     if changes_login:
         fetch(queries.deleted_tokens(user_id=account.user_id, but=account.token_hash))
@@ -260,7 +270,7 @@ def _confirmed_changes(
     account: Account, *, old_password: str, password: str | None = None, **changes: str
 ) -> dict[str, str]:
     """Return the changes with a hash of the new password; respond 403 if the old one is wrong."""
-    found = _verify(account, old_password)
+    found = verify_current(old_password)
     if found is None:
         _me(fetch(queries.user_by_id(user_id=account.user_id)))
         abort(403, message="The old password is wrong.")
@@ -286,13 +296,6 @@ def _tell_of_changes(found: Credentials, changes: dict[str, str]) -> None:
     if key != found.email_key:
         mails.defer(mails.tell_of_email, former=found.email, email_key=key)
         mails.defer(mails.send_confirmation, email_key=key)
-
-
-def _verify(account: Account, password: str) -> Credentials | None:
-    """Return the credentials of the current user if a password is theirs."""
-    query = queries.credentials_by_id(user_id=account.user_id)
-    failures = limits.failed_changes(account.token_hash.hex())
-    return verify_credentials(query, password, f"user {account.user_id}", failures)
 
 
 def _unless_taken(query: Query) -> list[tuple[Any, ...]]:

@@ -7,6 +7,7 @@ from sqlalchemy import (
     Double,
     Executable,
     Select,
+    Text,
     case,
     cast,
     exists,
@@ -70,6 +71,14 @@ def _cleans_for(cleaner_id: Any, owner_id: Any) -> ColumnElement[bool]:
 def own_profile(*, user_id: Value) -> Executable:
     """Select a profile as its user sees it."""
     return _profile(row_json(*FULL)).where(User.id == user_id)
+
+
+@query
+def has_phone_number(*, user_id: Value, phone_number: Value) -> Executable:
+    """Select one row if a user has that phone number, or none where it is null."""
+    phone_numbers = select(Profile.phone_number).where(Profile.user_id == user_id)
+    same = phone_numbers.scalar_subquery().is_not_distinct_from(cast(phone_number, Text))
+    return select(User.id).where(User.id == user_id, same)
 
 
 @query

@@ -2,10 +2,10 @@
 
 from marshmallow import Schema, fields, validate
 
-from phresh.accounts.schemas import EMAIL, NAME
+from phresh.accounts.schemas import EMAIL, NAME, PASSWORD, PASSWORD_MAX
 from phresh.evaluations.schemas import Average
 from phresh.profiles.models import BIO_MAX, FULL_NAME_MAX, IMAGE_MAX, PHONE_NUMBER_MAX
-from phresh.web.fields import Count, Text
+from phresh.web.fields import Count, RawText, Text
 
 FULL_NAME = {"description": "A name to be shown.", "example": "Anna Winter"}
 PHONE_NUMBER = {"description": "A phone number, in any form.", "example": "+49 30 1234567"}
@@ -38,6 +38,13 @@ class ProfileUpdateSchema(Schema):
         allow_none=True, min_length=0, max_length=FULL_NAME_MAX, blank=False, metadata=FULL_NAME
     )
     phone_number = Text(allow_none=True, max_length=PHONE_NUMBER_MAX, metadata=PHONE_NUMBER)
+    old_password = RawText(
+        max_length=PASSWORD_MAX,
+        metadata={
+            **PASSWORD,
+            "description": "Needed for another phone number if the login is older than 15 minutes.",
+        },
+    )
     bio = Text(allow_none=True, max_length=BIO_MAX, metadata=BIO)
     image = Text(
         allow_none=True,

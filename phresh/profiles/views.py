@@ -5,6 +5,7 @@ from typing import Any
 from flask_smorest import abort
 from psycopg2.errors import ForeignKeyViolation
 
+from phresh.accounts.services import require_password_or_recent_login
 from phresh.accounts.tokens import (
     current_account,
     current_account_or_none,
@@ -57,14 +58,31 @@ def get_own_profile() -> str:
 
 @blp.route("/me/", methods=["PATCH", "PUT"])
 @login_required
-@blp.arguments(envelope("profile_update", ProfileUpdateSchema))
+@blp.arguments(
+    envelope("profile_update", ProfileUpdateSchema),
+    example={
+        "profile_update": {
+            "full_name": "Anna Winter",
+            "phone_number": "+49 30 1234567",
+            "bio": "Quick, and kind to cats.",
+            "image": "https://phresh.example/anna.jpg",
+        }
+    },
+)
 @blp.response(200, ProfileSchema, holds=CONTACT_DATA)
+@blp.alt_response(403)
 def update_profile(changes: dict[str, Any]) -> str:
     """Change your profile
 
-    Fields left out stay as they are, with PATCH and with PUT.
+    Fields left out stay as they are, with PATCH and with PUT. Changing the phone number requires
+    the password or a login of the last 15 minutes.
     """
     user_id = current_account().user_id
+    old_password = changes.pop("old_password", None)
+    if "phone_number" in changes:
+        phone_number = changes["phone_number"]
+        if not fetch(queries.has_phone_number(user_id=user_id, phone_number=phone_number)):
+            require_password_or_recent_login(old_password)
     if changes:
         try:
             fetch(queries.changed_profile(user_id=user_id, **changes))

@@ -47,9 +47,23 @@ class IdConverter(BaseConverter):
         return number
 
 
-CONVERTERS = {"id": IdConverter, "username": UsernameConverter}
+class SessionConverter(BaseConverter):
+    """The id of a session in a path."""
+
+    regex = "[0-9a-f]{16}"
+    parameter: dict[str, Any] = {
+        "type": "string",
+        "minLength": 16,
+        "maxLength": 16,
+        "pattern": f"^{regex}$",
+        "description": "The id of the login.",
+        "example": "3f786850e387550f",
+    }
+
+
+CONVERTERS = {"id": IdConverter, "session": SessionConverter, "username": UsernameConverter}
 
 
 def init_app(app: Flask) -> None:
-    """Let the app's paths use ``<id:...>`` and ``<username:...>``."""
+    """Let the app's paths use ``<id:...>``, ``<session:...>`` and ``<username:...>``."""
     app.url_map.converters.update(CONVERTERS)

@@ -22,6 +22,8 @@ BEARER = {
     "`Authorization: Bearer <token>` (RFC 6750).",
 }
 SECURITY: list[dict[str, list[str]]] = [{"bearer": []}]
+# Where one may write without having confirmed the email address: what it takes to confirm it.
+OWN_ACCOUNT = "/api/users/"
 
 # What an error means, to whoever has to handle it.
 MEANINGS = {
@@ -211,6 +213,8 @@ class OperationPlugin(BasePlugin):
                 statuses |= {400, 413, 415}
             if operation.setdefault("security", []):
                 statuses |= {401}
+                if method != "get" and not rule.rule.startswith(OWN_ACCOUNT):
+                    statuses |= {403}
                 if method != "get" and not self._guest_posting:
                     operation["security"] = SECURITY
             own = operation["responses"].get(400, {}).get("content")

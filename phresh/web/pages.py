@@ -55,8 +55,10 @@ CURSOR_FORMS: dict[type, tuple[str, Callable[[str], Any]]] = {
         r"[0-9-]{10}T[0-9:]{8}(?:\.[0-9]{6}Z|(?:\.[0-9]{6})?\+00:00)",
         datetime.fromisoformat,
     ),
+    str: (r"[0-9a-f]{16}", str),  # the id of a session
 }
 CURSOR_EXAMPLES: dict[type, Any] = {
+    str: "3f786850e387550f",
     int: 21,
     Decimal: Decimal("29.99"),
     datetime: datetime(2026, 11, 27, 19, 4, 23, 491700, UTC),

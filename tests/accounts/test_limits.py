@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 import pytest
 
 from phresh.config import read_settings
+from phresh.web.converters import CONVERTERS
 from tests.tools.cluster import Phresh
 from tests.tools.features import routes
 from tests.tools.processes import copy_checkout
@@ -592,13 +593,18 @@ def test_counting_a_write_of_an_account_takes_no_statement_more(make_app, anna, 
     assert counts[0] == counts[1]
 
 
+def example_of(converter):
+    """Return a value for a variable of a path."""
+    return str(CONVERTERS[converter].parameter["example"])
+
+
 @pytest.mark.parametrize("route", WRITING, ids=str)
 def test_every_route_that_writes_is_limited(make_app, anna, sql, route):
     """Those of a new feature too, since the decorators that say who may use a view count."""
     keys = [f"write of user {anna.id}", "write from 192.0.2.1", "guest's write from 192.0.2.1"]
     for key in keys:
         sql("INSERT INTO quotas VALUES (:key, now() + interval '1 hour')", key=key)
-    path = re.sub("<id:[^>]+>", "1", re.sub("<username:[^>]+>", "ben", route.rule))
+    path = re.sub(r"<(\w+):[^>]+>", lambda rule: example_of(rule[1]), route.rule)
     environ = {"REMOTE_ADDR": "192.0.2.1"}
     client = make_app().test_client()
     if route.statuses[0] != 401:

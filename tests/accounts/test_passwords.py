@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import secrets
 import threading
 import time
@@ -751,8 +752,7 @@ def test_no_log_line_contains_secrets_when_a_write_fails(
     run = UnitOfWork.run
 
     def run_or_fail(session, query):
-        writes = query.statement.text.startswith((f"INSERT INTO {table}", f"UPDATE {table}"))
-        if writes:
+        if re.search(rf"(INSERT INTO|UPDATE) {table} ", query.statement.text):
             raise error
         return run(session, query)
 

@@ -50,7 +50,7 @@ def represented(app, anna, ben):
     def find(path, method, who):
         with app.test_request_context(path, method=method):
             someone = {NOBODY: None, OTHER: ben}.get(who, anna)
-            g.account = someone and Account(someone.id, someone.username, b"")
+            g.account = someone and Account(someone.id, someone.username, True, True, b"")
             view = app.view_functions[request.endpoint]
             view_class = getattr(view, "view_class", None)
             view = view if view_class is None else getattr(view_class, method.lower())

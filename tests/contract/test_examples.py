@@ -49,7 +49,8 @@ def apps(app, make_app):
     short = {"STATEMENT_TIMEOUT": 0.1, "POOL_TIMEOUT": 0.1}
     nowhere = "postgresql://nobody@127.0.0.1:1/phresh?sslmode=disable"
     down = make_app(DATABASE_URL=nowhere, DATABASE_TIMEOUT=0.2, **short)
-    return {"": make_app(), "broken": broken, "limited": limited, "down": down}
+    strict = make_app(REQUIRE_CONFIRMED_EMAIL=True)
+    return {"": make_app(), "broken": broken, "limited": limited, "down": down, "strict": strict}
 
 
 @pytest.fixture

@@ -17,9 +17,16 @@ def too_many(world):
     return {}
 
 
+def logged_in_long_ago(world):
+    """Let the logins be of an hour ago."""
+    world.sql("UPDATE tokens SET created_at = now() - interval '1 hour'")
+    return {}
+
+
 FEATURE = Feature(
     routes=[
         Route("DELETE", ME, (401, 204, 204), errors={409}),
         Route("DELETE", ME, (401, 204, 409), prepare=too_many),
+        Route("DELETE", ME, (401, 403, 403), prepare=logged_in_long_ago),
     ]
 )

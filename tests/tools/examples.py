@@ -44,6 +44,7 @@ ATTEMPTS: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
         ("", OWNER, {"data": b"x", "content_type": LONG_BOUNDARY}),
     ],
     "401": [("", NOBODY, {}), ("", NOBODY, {"headers": {"Authorization": "Bearer expired"}})],
+    "403": [("strict", OWNER, {})],
     "412": [("", OWNER, {"headers": STALE}), ("", OTHER, {"headers": STALE})],
     "413": [
         ("", OWNER, TOO_LARGE),
@@ -61,7 +62,7 @@ class Recorder:
     """Sends requests and keeps an example of each response.
 
     :param apps: the app under ``""``; ``broken``, whose views fail; ``down``, without a database;
-        ``limited``, which allows one write
+        ``limited``, which allows one write; ``strict``, which requires confirmed addresses
     :param reset: empties the tables, and returns what ``prepare`` makes rows with
     :param claim: a context in which another request is running with an idempotency key
     """

@@ -11,7 +11,7 @@ from phresh.database.pool import PREPARED_MAX
 from phresh.database.statements import STATEMENTS_MAX
 from phresh.database.transactions import UnitOfWork
 from phresh.web import pages
-from phresh.web.pages import PAGE_MAX, PageSchema, encode_cursor
+from phresh.web.pages import CURSOR_EXAMPLES, PAGE_MAX, PageSchema, encode_cursor
 from tests.tools.features import World, features, path_of
 from tests.tools.helpers import next_page
 
@@ -55,9 +55,8 @@ def queries_of(schema, filters):
     ):
         query = {n: v for n, v in zip(names, values, strict=True) if v is not None}
         if not is_first:
-            samples = {"price": "1.00", "event_timestamp": "2026-01-01T00:00:00+00:00"}
-            cursor = encode_cursor(name, [samples.get(key, 5) for key in order.names])
-            query["after"] = cursor
+            examples = [CURSOR_EXAMPLES[kind] for _, kind in order.keys]
+            query["after"] = encode_cursor(name, examples)
         yield {**query, **({"sort": name} if "sort" in schema.fields else {})}
 
 
