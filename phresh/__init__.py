@@ -21,6 +21,7 @@ from phresh.operations.health import blp as health_blp
 from phresh.profiles.views import blp as profiles_blp
 from phresh.serving import logs
 from phresh.sessions.views import blp as sessions_blp
+from phresh.two_factor.views import blp as two_factor_blp
 from phresh.web import app as web_app
 from phresh.web import converters, cors, docs, openapi, problems
 from phresh.web import json as web_json
@@ -31,6 +32,7 @@ __version__ = "1.0.0"
 RESOURCES = [
     users_blp,
     sessions_blp,
+    two_factor_blp,
     deletion_blp,
     cleanings_blp,
     offers_blp,

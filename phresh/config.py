@@ -132,6 +132,9 @@ class SettingsSchema(Schema):
     REGISTRATIONS_PER_ADDRESS = fields.Integer(load_default=20, validate=POSITIVE)
     REGISTRATION_WINDOW = fields.Integer(load_default=60 * 60, validate=validate.Range(1, YEARS_10))
 
+    # Days for which lines of the audit log are kept.
+    AUDIT_LOG_DAYS = fields.Integer(load_default=365, validate=validate.Range(30, 36_600))
+
     HOST = Host(load_default="127.0.0.1")
     PORT = fields.Integer(load_default=8000, validate=validate.Range(1, 65535))
     # The URL under which clients reach the API. Without it, URLs in responses have no host.

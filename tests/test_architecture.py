@@ -38,6 +38,7 @@ MODULES = {"models": 0, "schemas": 1, "queries": 1, HELPER: 2, "services": 3, "v
 # Which modules may import flask's request, g and session. Other modules get what they need of the
 # request as arguments.
 OF_REQUESTS = {
+    "phresh.accounts.audit",
     "phresh.accounts.limits",
     "phresh.accounts.tokens",
     "phresh.database.deadlines",

@@ -24,6 +24,7 @@ from sqlalchemy import (
     Text,
     cast,
     delete,
+    false,
     func,
     literal,
     select,
@@ -150,13 +151,22 @@ def failed_logins(account: str) -> list[Limit]:
     ]
 
 
-def remember(account: str) -> None:
-    """Know the client's network as one of an account, for as long as ``KNOWN`` says.
+def codes(user_id: int) -> list[Limit]:
+    """Return the limit on codes of the second factor that are tried for an account."""
+    config = current_app.config
+    limit = (config["LOGIN_FAILURES_PER_ACCOUNT"], config["LOGIN_WINDOW"])
+    return [Limit("codes", f"code of user {user_id}", *limit)]
+
+
+def remember(account: str) -> bool:
+    """Know the client's network as one of an account, for as long as ``KNOWN`` says from now on.
 
     In the transaction of the login, so that it needs no second connection.
+
+    :returns: whether it was not known
     """
-    if current_app.config["RATELIMIT_ENABLED"]:
-        fetch(_counted(key=_known(account), cost=KNOWN, most=KNOWN))
+    [(was_known,)] = fetch(_remembered(key=_known(account), seconds=KNOWN))
+    return not was_known
 
 
 def _known(account: str) -> str:
@@ -334,6 +344,18 @@ def _counted_user(
     by_address = _use(new, address_cost, address_most).cte("by_address")
     user = select(account, by_account.c.seconds, by_address.c.seconds.label("seconds_by_address"))
     return user.select_from(account.outerjoin(by_account, true()).outerjoin(by_address, true()))
+
+
+@query
+def _remembered(*, key: Value, seconds: Value) -> Executable:
+    """Use a whole quota; select whether something of it was used."""
+    before = select(Quota.full_at > func.now()).where(Quota.key == key).cte("before")
+    new = insert(Quota).values(key=key, full_at=func.now() + seconds * SECOND)
+    used = new.on_conflict_do_update(
+        index_elements=[Quota.key], set_={"full_at": new.excluded.full_at}
+    )
+    was_used = func.coalesce(select(before).scalar_subquery(), false())
+    return used.returning(was_used).add_cte(before)
 
 
 def _use(new: Insert, cost: Value, most: Value) -> ReturningInsert[Any]:

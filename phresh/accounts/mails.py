@@ -16,7 +16,7 @@ CONFIRMATION_DAYS = 7
 RECOVERY_MINUTES = 60
 
 
-def defer(mail: Task, **values: str) -> None:
+def defer(mail: Task, **values: Any) -> None:
     """Leave a mail to the worker, if this server sends mail."""
     if sending.is_configured():
         mail.defer(**values)
@@ -42,12 +42,21 @@ def send_recovery(email_key: str) -> None:
         sending.send("recovery", language, email, **values)
 
 
+def tell_user(user_id: int, news: str, **values: str) -> None:
+    """Leave a mail about security to the worker.
+
+    :param news: its folder under ``phresh/mail/templates/``
+    :param values: what it says beside the username, and the link to set a new password
+    """
+    defer(send_notice, user_id=user_id, news=news, **values)
+
+
 @task
-def tell_of_password(email_key: str) -> None:
-    """Send a user the news that their password was changed."""
-    for _, email, username, language, _ in _account(email_key):
+def send_notice(user_id: int, news: str, **values: str) -> None:
+    """Send a user a mail that asks for nothing."""
+    for email, username, language in fetch(queries.user_to_mail(user_id=user_id)):
         link = page_url(RECOVERY)
-        sending.send("password_changed", language, email, username=username, link=link)
+        sending.send(news, language, email, username=username, link=link, **values)
 
 
 @task

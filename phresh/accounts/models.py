@@ -1,4 +1,4 @@
-"""The tables of users, tokens and one-time tokens."""
+"""The tables of users, of their tokens and of their second factors."""
 
 import unicodedata
 from datetime import datetime
@@ -6,6 +6,7 @@ from datetime import datetime
 from email_validator import EmailNotValidError, validate_email
 from sqlalchemy import (
     DDL,
+    BigInteger,
     CheckConstraint,
     DateTime,
     ForeignKey,
@@ -186,6 +187,36 @@ class Token(Base):
     # Of the login; null where the last release has made the token.
     address: Mapped[str | None] = mapped_column(Text)
     user_agent: Mapped[str | None] = mapped_column(Text)
+
+
+class TwoFactor(Base):
+    """The second factor of a user: codes of an authenticator app (TOTP, RFC 6238)."""
+
+    __tablename__ = "two_factors"
+
+    user_id: Mapped[int] = mapped_column(
+        ForeignKey(User.id, ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    secret: Mapped[str] = mapped_column(Text)  # in base 32
+    confirmed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    # The time step of the code that was used last: a code counts once (RFC 6238 5.2).
+    last_step: Mapped[int] = mapped_column(BigInteger, server_default="0")
+
+
+RECOVERY_CODES = 10  # of an account
+
+
+class RecoveryCode(Base):
+    """A code that takes the place of the second factor once. Only its hash is stored."""
+
+    __tablename__ = "recovery_codes"
+    __table_args__ = (
+        CheckConstraint("octet_length(hash) = 32", name="hash"),
+        Index(None, "user_id"),
+    )
+
+    hash: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"))
 
 
 CONFIRMATION, RECOVERY = PURPOSES = ("confirmation", "recovery")

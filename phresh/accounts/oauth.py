@@ -21,7 +21,8 @@ class OAuthProblemSchema(ProblemSchema):
     error = fields.String(
         required=True,
         metadata={
-            "description": "`invalid_grant`: the email or the password is wrong. "
+            "description": "`invalid_grant`: the email, the password or the code is wrong. "
+            "`mfa_required`: send the code of the second factor too, as `otp`. "
             "`unsupported_grant_type` and `invalid_request`: correct the request. Other values: "
             "the status says what to do.",
             "example": "invalid_grant",

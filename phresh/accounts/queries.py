@@ -3,10 +3,14 @@
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
     ColumnElement,
     Executable,
+    LargeBinary,
     Select,
+    cast,
     delete,
+    exists,
     false,
     func,
     insert,
@@ -16,22 +20,30 @@ from sqlalchemy import (
     text,
     update,
 )
+from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import aliased
 
 from phresh.accounts.models import (
     RESERVED,
     SESSIONS_MAX,
     OneTimeToken,
+    RecoveryCode,
     ReleasedUsername,
     Token,
+    TwoFactor,
     User,
 )
 from phresh.database.statements import Value, query, row_json
 
 IS_CONFIRMED = func.coalesce(User.confirmed_key == User.email_key, false())
+HAS_TWO_FACTOR = exists(
+    select(TwoFactor.user_id).where(
+        TwoFactor.user_id == User.id, TwoFactor.confirmed_at.is_not(None)
+    )
+)
 RENDERED = row_json(
     *(User.id, User.email, IS_CONFIRMED.label("email_verified"), User.username, User.language),
-    *(User.created_at, User.updated_at),
+    *(HAS_TWO_FACTOR.label("has_two_factor"), User.created_at, User.updated_at),
 )
 SECOND, MINUTE = text("interval '1 second'"), text("interval '1 minute'")
 RECENT = text("interval '15 minutes'")  # how long a login is recent
@@ -232,6 +244,13 @@ def account_to_mail(*, email_key: Value) -> Executable:
 
 
 @query
+def user_to_mail(*, user_id: Value) -> Executable:
+    """Select what a mail to a user needs to know of them."""
+    columns = (User.email, User.username, User.language)
+    return select(*columns).where(User.id == user_id, User.is_active)
+
+
+@query
 def new_one_time_token(
     *, user_id: Value, token_hash: Value, purpose: Value, email_key: Value, seconds: Value
 ) -> Executable:
@@ -255,7 +274,7 @@ def locked_user_of_one_time_token(*, token_hash: Value, purpose: Value) -> Execu
 
 
 def _user_of_one_time_token(token_hash: Value, purpose: Value) -> Select[Any]:
-    columns: Any = (User.id, User.username, User.email, User.email_key)
+    columns: Any = (User.id, User.username, User.email)
     found: Select[Any] = select(*columns).join(OneTimeToken, OneTimeToken.user_id == User.id)
     valid = (OneTimeToken.expires_at > func.now(), OneTimeToken.email_key == User.email_key)
     return found.where(
@@ -288,6 +307,66 @@ def recovered_user(*, user_id: Value, password_hash: Value) -> Executable:
     """Set a new password of a user, whose address the mail has confirmed."""
     changes = {"password_hash": password_hash, "confirmed_key": User.email_key}
     return update(User).where(User.id == user_id).values(updated_at=func.now(), **changes)
+
+
+@query
+def two_factor(*, user_id: Value) -> Executable:
+    """Select the secret of a second factor, and whether it is confirmed."""
+    confirmed = TwoFactor.confirmed_at.is_not(None)
+    return select(TwoFactor.secret, confirmed).where(TwoFactor.user_id == user_id)
+
+
+@query
+def new_two_factor(*, user_id: Value, secret: Value) -> Executable:
+    """Insert a second factor, instead of one that is not confirmed; else select no row."""
+    new = upsert(TwoFactor).values(user_id=user_id, secret=secret)
+    return new.on_conflict_do_update(
+        index_elements=[TwoFactor.user_id],
+        set_={"secret": secret, "last_step": 0},
+        where=TwoFactor.confirmed_at.is_(None),
+    ).returning(TwoFactor.user_id)
+
+
+@query
+def used_step(*, user_id: Value, secret: Value, step: Value) -> Executable:
+    """Use up the codes of a time step, and confirm the second factor; no row if they are used."""
+    unused = (TwoFactor.secret == secret, TwoFactor.last_step < step)
+    used = update(TwoFactor).where(TwoFactor.user_id == user_id, *unused)
+    confirmed_at = func.coalesce(TwoFactor.confirmed_at, func.now())
+    return used.values(last_step=step, confirmed_at=confirmed_at).returning(TwoFactor.user_id)
+
+
+@query
+def deleted_two_factor(*, user_id: Value) -> Executable:
+    """Delete a second factor."""
+    mine = delete(TwoFactor).where(TwoFactor.user_id == user_id)
+    return mine.returning(TwoFactor.user_id)
+
+
+@query
+def has_recovery_code(*, code_hash: Value) -> Executable:
+    """Select the user of a recovery code."""
+    return select(RecoveryCode.user_id).where(RecoveryCode.hash == code_hash)
+
+
+@query
+def used_recovery_code(*, code_hash: Value) -> Executable:
+    """Delete a recovery code; no row if it was used in the meantime."""
+    used = delete(RecoveryCode).where(RecoveryCode.hash == code_hash)
+    return used.returning(RecoveryCode.user_id)
+
+
+@query
+def new_recovery_codes(*, user_id: Value, hashes: Value) -> Executable:
+    """Insert recovery codes."""
+    each = func.unnest(cast(hashes, ARRAY(LargeBinary)))
+    return insert(RecoveryCode).from_select(["user_id", "hash"], select(user_id, each))
+
+
+@query
+def deleted_recovery_codes(*, user_id: Value) -> Executable:
+    """Delete the recovery codes of a user."""
+    return delete(RecoveryCode).where(RecoveryCode.user_id == user_id)
 
 
 @query

@@ -37,6 +37,7 @@ from phresh.web.languages import LANGUAGES
 PASSWORD_MIN, PASSWORD_MAX = 8, 128
 COMMON = 3_000
 TOKEN_MAX = 200
+OTP_MAX = 40
 
 EMAIL = {"description": "An email address.", "example": "anna@phresh.example"}
 NAME = {
@@ -147,6 +148,9 @@ class UserSchema(Schema):
     )
     username = fields.String(required=True, metadata=NAME)
     language = fields.String(required=True, validate=LANGUAGE)
+    has_two_factor = Flag(
+        required=True, metadata={"description": "Whether a login needs the second factor."}
+    )
     created_at = fields.AwareDateTime(required=True, metadata=CREATED_AT)
     updated_at = fields.AwareDateTime(required=True, metadata=UPDATED_AT)
 
@@ -261,8 +265,11 @@ class RecoverySchema(Schema):
 
 
 UNSUPPORTED = "Only the grant type password is supported."
-# Of the form of a login, those of RFC 6749 4.3.2 and 2.3.1. None may occur twice (3.2).
-LOGIN_PARAMETERS = ("grant_type", "username", "password", "scope", "client_id", "client_secret")
+# Of the form of a login, ours and those of RFC 6749 4.3.2 and 2.3.1. None may occur twice (3.2).
+LOGIN_PARAMETERS = (
+    *("grant_type", "username", "password", "otp"),
+    *("scope", "client_id", "client_secret"),
+)
 
 
 class LoginSchema(Schema):
@@ -296,4 +303,12 @@ class LoginSchema(Schema):
         max_length=PASSWORD_MAX,
         # Swagger UI masks it. Only here: in JSON, some clients would send asterisks.
         metadata={**PASSWORD, "description": "Your password.", "format": "password"},
+    )
+    otp = RawText(
+        min_length=1,
+        max_length=OTP_MAX,
+        metadata={
+            "description": "The code of the second factor, or a recovery code, if the account has "
+            "one.",
+        },
     )

@@ -1,12 +1,13 @@
 """The endpoints under ``/api/users/``."""
 
+from datetime import UTC, datetime
 from typing import Any, NoReturn
 
-from flask import current_app
+from flask import current_app, g, request
 from flask_smorest import abort
 from psycopg2.errors import UniqueViolation
 
-from phresh.accounts import limits, mails, queries
+from phresh.accounts import audit, limits, mails, queries
 from phresh.accounts.models import (
     CONFIRMATION,
     RECOVERY,
@@ -30,6 +31,7 @@ from phresh.accounts.schemas import (
     UserUpdateSchema,
     is_a_name,
 )
+from phresh.accounts.second_factor import WRONG, prove
 from phresh.accounts.services import (
     Credentials,
     hashed_password,
@@ -63,6 +65,7 @@ from phresh.web.responses import CONTACT_DATA, SECRETS
 blp = Blueprint("users", __name__, url_prefix="/api/users", description="Accounts and tokens")
 
 ME = f"{blp.url_prefix}/me/"
+WRONG_LOGIN = "Wrong email or password."
 INVALID_LINK = "The link is no longer valid. Ask for another one."
 NO_STORE = {"Cache-Control": "no-store"}  # RFC 6749 5.1
 TAKEN = {
@@ -89,6 +92,7 @@ def create_user(user: dict[str, str]) -> tuple[str, dict[str, str]]:
     new = queries.new_user(**user, email_key=key, language=client_language())
     [(text, user_id)] = _unless_taken(new)
     note_user(user_id)
+    audit.record("registered", user_id=user_id)
     mails.defer(mails.send_confirmation, email_key=key)
     limits.remember(account)
     registered = {**current_app.json.loads(text), "access_token": new_token(user_id)}
@@ -106,19 +110,33 @@ def create_token(form: dict[str, str]) -> tuple[str, dict[str, str]]:
     """Log in
 
     Send the email in the field `username`, and the password: the password flow of OAuth 2. Errors
-    have the members of OAuth 2 too: a wrong email or password is 400 with `invalid_grant`.
+    have the members of OAuth 2 too: a wrong email or password is 400 with `invalid_grant`. If the
+    account has a second factor, 400 with `mfa_required` asks for its code: send all again with
+    `otp`.
     """
     key, password = email_key(form["username"]), form["password"]
     account = digest(key).hex()  # for a limit, known and unknown emails are alike
     limits.count(limits.logins(account))
     query = queries.credentials_by_email(email_key=key)
     found = verify_credentials(query, password, account, limits.failed_logins(account))
+    if found is None:
+        audit.record_failure("login_failed", user_id=g.get("user_id"))
+        abort(400, message=WRONG_LOGIN, error="invalid_grant")
+    proof = prove(found.user_id, form.get("otp"))
     password_hash = None
-    if found is not None and passwords().is_outdated(found.password_hash):
+    if passwords().is_outdated(found.password_hash):
         password_hash = hashed_password(password, account)
-    if found is None or not still_valid(found):
-        abort(400, message="Wrong email or password.", error="invalid_grant")
-    limits.remember(account)
+    if not still_valid(found):
+        abort(400, message=WRONG_LOGIN, error="invalid_grant")
+    if proof is not None:
+        if not fetch(proof.query):
+            abort(400, message=WRONG, error="invalid_grant")
+        if proof.is_recovery_code:
+            audit.record("recovery_code_used", user_id=found.user_id)
+    audit.record("logged_in", user_id=found.user_id)
+    if limits.remember(account):
+        at = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+        mails.tell_user(found.user_id, "new_login", address=request.remote_addr or "", at=at)
     if password_hash is not None:
         fetch(queries.rehashed_password(user_id=found.user_id, password_hash=password_hash))
     return current_app.json.dumps(new_token(found.user_id)), NO_STORE
@@ -143,6 +161,7 @@ def confirm_email(confirmation: dict[str, str]) -> None:
         return
     user_id = _use_token(confirmation["token"], CONFIRMATION, "confirmation")
     fetch(queries.confirmed_user(user_id=user_id))
+    audit.record("email_confirmed", user_id=user_id)
     fetch(queries.deleted_one_time_tokens(user_id=user_id, purpose=CONFIRMATION))
 
 
@@ -174,7 +193,7 @@ def recover_account(recovery: dict[str, str]) -> None:
     found = fetch_autocommit(queries.user_of_one_time_token(**values))
     if not found:
         _reject_link("recovery")
-    [(user_id, username, email, key)] = found
+    [(user_id, username, email)] = found
     note_user(user_id)
     if is_a_name(password, username, email):
         abort(422, messages={"json": {"recovery": {"password": [IS_A_NAME]}}})
@@ -183,7 +202,8 @@ def recover_account(recovery: dict[str, str]) -> None:
     fetch(queries.recovered_user(user_id=user_id, password_hash=password_hash))
     fetch(queries.deleted_tokens(user_id=user_id))
     fetch(queries.deleted_one_time_tokens(user_id=user_id, purpose=RECOVERY))
-    mails.defer(mails.tell_of_password, email_key=key)
+    audit.record("password_recovered", user_id=user_id)
+    mails.tell_user(user_id, "password_changed")
 
 
 def _send_to(email: str, mail: Task) -> None:
@@ -218,7 +238,9 @@ def delete_token() -> None:
 
     The token becomes invalid at once.
     """
-    fetch(queries.deleted_token(token_hash=current_account().token_hash))
+    account = current_account()
+    fetch(queries.deleted_token(token_hash=account.token_hash))
+    audit.record("logged_out", user_id=account.user_id)
 
 
 @blp.get("/me/")
@@ -249,6 +271,7 @@ def update_me(changes: dict[str, str]) -> str:
     """
     account = current_account()
     changes_login = "email" in changes or "password" in changes
+    told = set(changes)
     username = changes.get("username", account.username)
     renames = username.lower() != account.username.lower()
     if "email" in changes or renames:  # the response says whether it is taken
@@ -263,6 +286,9 @@ def update_me(changes: dict[str, str]) -> str:
     if changes_login:
         fetch(queries.deleted_tokens(user_id=account.user_id, but=account.token_hash))
         fetch(queries.deleted_one_time_tokens(user_id=account.user_id, purpose=RECOVERY))
+    for name in ("email", "password", "username"):
+        if name in told:
+            audit.record(f"{name}_changed", user_id=account.user_id)
     return text
 
 
@@ -292,7 +318,7 @@ def _tell_of_changes(found: Credentials, changes: dict[str, str]) -> None:
     """Leave the mails about changed credentials to the worker."""
     key = changes.get("email_key", found.email_key)
     if "password_hash" in changes:
-        mails.defer(mails.tell_of_password, email_key=key)
+        mails.tell_user(found.user_id, "password_changed")
     if key != found.email_key:
         mails.defer(mails.tell_of_email, former=found.email, email_key=key)
         mails.defer(mails.send_confirmation, email_key=key)

@@ -1,5 +1,6 @@
 """The endpoint that deletes an account."""
 
+from phresh.accounts import audit
 from phresh.accounts.tokens import current_account, login_required, require_recent_login
 from phresh.deletion import services
 from phresh.web.blueprint import Blueprint
@@ -21,4 +22,6 @@ def delete_me() -> None:
     It needs a login of the last 15 minutes.
     """
     require_recent_login()
-    services.delete_account(current_account().user_id)
+    user_id = current_account().user_id
+    services.delete_account(user_id)
+    audit.record("account_deleted", user_id=user_id)

@@ -1,19 +1,28 @@
 """What is deleted by the clock. Nothing that a client sees depends on when that is."""
 
-from phresh.accounts import limits
+from flask import current_app
+
+from phresh.accounts import audit, limits
 from phresh.accounts.queries import (
     deleted_expired_one_time_tokens,
     deleted_expired_tokens,
     deleted_released_usernames,
 )
+from phresh.database.statements import Query
 from phresh.database.transactions import fetch
 from phresh.jobs.tasks import task
 from phresh.web.idempotency import deleted_old_keys
+
+
+def _old_lines() -> Query:
+    return audit.deleted_old_lines(seconds=current_app.config["AUDIT_LOG_DAYS"] * 24 * 3600)
+
 
 EXPIRED = {
     "idempotency keys": deleted_old_keys,
     "tokens": deleted_expired_tokens,
     "one-time tokens": deleted_expired_one_time_tokens,
+    "lines of the audit log": _old_lines,
     "counters": limits.deleted_old_quotas,
     "usernames": deleted_released_usernames,
 }

@@ -5,6 +5,7 @@ from typing import Any
 from flask import current_app
 from flask_smorest import abort
 
+from phresh.accounts import audit
 from phresh.accounts.queries import deleted_tokens
 from phresh.accounts.tokens import current_account, login_required
 from phresh.database.transactions import fetch
@@ -45,6 +46,7 @@ def delete_other_sessions() -> None:
     """
     account = current_account()
     fetch(deleted_tokens(user_id=account.user_id, but=account.token_hash))
+    audit.record("logins_ended", user_id=account.user_id)
 
 
 @blp.delete("/<session:session_id>/", tags=["users"])
@@ -59,3 +61,4 @@ def delete_session(session_id: str) -> None:
     user_id = current_account().user_id
     if not fetch(queries.deleted_session(user_id=user_id, session_id=session_id)):
         abort(404, message="You have no such login.")
+    audit.record("login_ended", user_id=user_id)

@@ -28,6 +28,12 @@ def correct(operation, case):
 LINK_TOKEN = "x" * 43
 
 
+def logged_in_long_ago(world):
+    """Let the logins be of an hour ago."""
+    world.sql("UPDATE tokens SET created_at = now() - interval '1 hour'")
+    return {}
+
+
 def recovery_link(world):
     """Have the owner recover their account by a link with ``LINK_TOKEN``."""
     world.sql(
@@ -96,6 +102,11 @@ FEATURE = Feature(
             INSERT INTO one_time_tokens (hash, user_id, purpose, email_key, expires_at)
             SELECT sha256('a'), id, 'recovery', email_key, 'infinity' FROM users
         """,
+        "two_factors": "INSERT INTO two_factors (user_id, secret) SELECT id, 'x' FROM users",
+        "recovery_codes": """
+            INSERT INTO recovery_codes (hash, user_id) SELECT sha256('a'), id FROM users
+        """,
+        "audit_log": "INSERT INTO audit_log (action) VALUES ('logged_in')",
         "attempts": "INSERT INTO attempts (key) VALUES ('k')",
         "released_usernames": """
             INSERT INTO released_usernames (username, user_id) VALUES ('gone', 1)

@@ -74,6 +74,7 @@ def test_registration_returns_the_account_and_a_token(client, send):
         "email_verified",
         "username",
         "language",
+        "has_two_factor",
         "created_at",
         "updated_at",
     ]

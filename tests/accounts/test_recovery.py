@@ -165,8 +165,9 @@ def test_a_new_password_is_set_by_the_link_in_the_mail_and_ends_all_else(
     assert client.get(ME, headers=bearer(anna)).status_code == 401
     assert log_in(client, PASSWORD) == 400
     assert log_in(client, NEW) == 200
-    [(to, subject, _)] = mails()
+    [(to, subject, _), (_, login, _)] = mails()
     assert (to, subject) == (anna.email, "Your password was changed")
+    assert login == "A login from a new network"
     for used in (first, second):
         response = recover(client, used, "five cats on a roof")
         assert response.status_code == 422

@@ -5,7 +5,7 @@ import pytest
 from tests.tools.contract import body_of, contract_of
 from tests.tools.features import NOBODY, WHO, path_of, routes
 
-SENSITIVE = {"email", "phone_number", "access_token", "address"}
+SENSITIVE = {"email", "phone_number", "access_token", "address", "secret", "recovery_codes"}
 CASES = [
     pytest.param(feature, route, who, status, id=f"{route}-{who}-{status}")
     for feature, route in routes()

@@ -200,6 +200,7 @@ def test_only_what_runs_the_server_starts_programs():
 CRYPTOGRAPHY = {
     "accounts/limits.py": {"hashlib"},
     "accounts/mails.py": {"secrets"},
+    "accounts/second_factor.py": {"hmac", "secrets"},
     "mail/sending.py": {"ssl"},
     "accounts/passwords.py": {"argon2", "argon2.exceptions"},
     "accounts/tokens.py": {"hashlib", "secrets"},

@@ -151,6 +151,7 @@ def test_every_operation_names_its_headers(document):
     users = "/api/users/"
     unreadable = {users, *(f"{users}{each}/" for each in ("login/token", "logout", "recovery"))}
     writes = {(path, "post") for path in {*unreadable, f"{users}confirmation/"}}
+    writes |= {(f"{users}me/two-factor/", method) for method in ("post", "put", "delete")}
     writes |= {(f"{users}recovery/", "put"), (f"{users}me/sessions/{{session_id}}/", "delete")}
     assert every - found["If-Match"] == writes
     assert responding["412"] == every

@@ -1,6 +1,7 @@
 """The route that deletes an account, for the tests of all routes (tests/tools/features.py)."""
 
 from phresh.deletion.services import MOST
+from tests.accounts.routes import logged_in_long_ago
 from tests.tools.features import Feature, Route
 
 ME = "/api/users/me/"
@@ -14,12 +15,6 @@ def too_many(world):
         id=world.owner.id,
         most=MOST,
     )
-    return {}
-
-
-def logged_in_long_ago(world):
-    """Let the logins be of an hour ago."""
-    world.sql("UPDATE tokens SET created_at = now() - interval '1 hour'")
     return {}
 
 

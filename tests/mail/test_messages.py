@@ -16,6 +16,8 @@ VALUES = {
     "link": "https://phresh.example/account/recovery/#token=abc",
     "days": 7,
     "minutes": 60,
+    "address": "192.0.2.1",
+    "at": "2026-11-27 19:04 UTC",
 }
 
 

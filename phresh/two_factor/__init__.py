@@ -1,0 +1,1 @@
+"""The second factor of the current user: switched on and off."""
