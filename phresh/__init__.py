@@ -14,6 +14,7 @@ from phresh.config import read_settings
 from phresh.database import engine
 from phresh.deletion.views import blp as deletion_blp
 from phresh.evaluations.views import blp as evaluations_blp
+from phresh.export.views import blp as export_blp
 from phresh.feed.views import blp as feed_blp
 from phresh.mail import sending
 from phresh.offers.views import blp as offers_blp
@@ -33,6 +34,7 @@ RESOURCES = [
     users_blp,
     sessions_blp,
     two_factor_blp,
+    export_blp,
     deletion_blp,
     cleanings_blp,
     offers_blp,

@@ -43,6 +43,7 @@ SWITCHES = {
         "WRITE_WINDOW",
         *("MAILS_PER_ACCOUNT", "MAILS_PER_ADDRESS", "MAIL_WINDOW"),
         *("REGISTRATIONS_PER_ADDRESS", "REGISTRATION_WINDOW"),
+        *("EXPORTS_PER_ACCOUNT", "EXPORT_WINDOW"),
     ),
     "DATABASE_LIMITS": ("STATEMENT_TIMEOUT", "IDLE_TIMEOUT"),
 }
@@ -131,6 +132,9 @@ class SettingsSchema(Schema):
     WRITE_WINDOW = fields.Integer(load_default=60 * 60, validate=validate.Range(1, YEARS_10))
     REGISTRATIONS_PER_ADDRESS = fields.Integer(load_default=20, validate=POSITIVE)
     REGISTRATION_WINDOW = fields.Integer(load_default=60 * 60, validate=validate.Range(1, YEARS_10))
+    # Of all that is stored about an account.
+    EXPORTS_PER_ACCOUNT = fields.Integer(load_default=5, validate=POSITIVE)
+    EXPORT_WINDOW = fields.Integer(load_default=60 * 60, validate=validate.Range(1, YEARS_10))
 
     # Days for which lines of the audit log are kept.
     AUDIT_LOG_DAYS = fields.Integer(load_default=365, validate=validate.Range(30, 36_600))

@@ -276,7 +276,7 @@ def make_user(app, sql) -> Any:
             profile AS (INSERT INTO profiles (user_id) SELECT id FROM made),
             token AS (
                 INSERT INTO tokens (hash, user_id, expires_at)
-                SELECT :hash, id, 'infinity' FROM made
+                SELECT :hash, id, now() + interval '7 days' FROM made
             )
             SELECT id FROM made
         """

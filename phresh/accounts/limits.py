@@ -127,6 +127,13 @@ def mails(account: str) -> list[Limit]:
     ]
 
 
+def exports(account: str) -> list[Limit]:
+    """Return the limit on exports of all that is stored about an account."""
+    config = current_app.config
+    limit = (config["EXPORTS_PER_ACCOUNT"], config["EXPORT_WINDOW"])
+    return [Limit("exports", f"export of user {account}", *limit)]
+
+
 def logins(account: str) -> list[Limit]:
     """Return the limit on logins to an account from the client's network, right or wrong."""
     config = current_app.config

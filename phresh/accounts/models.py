@@ -242,3 +242,50 @@ class OneTimeToken(Base):
     email_key: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     expires_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
+AUDIT_DAYS_MIN = 30  # for which a line cannot be deleted
+REASON_MAX = 500
+
+
+class AuditLine(Base):
+    """A line of the audit log, which nothing changes.
+
+    It stays when the accounts are gone that it is about.
+    """
+
+    __tablename__ = "audit_log"
+    __table_args__ = (
+        CheckConstraint("action ~ '^[a-z_]{1,50}$'", name="action"),
+        CheckConstraint(f"char_length(reason) <= {REASON_MAX}", name="reason_length"),
+        Index(None, "user_id", "id"),
+        Index(None, "at"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    action: Mapped[str] = mapped_column(Text)
+    # Who: null for whoever has no token, and for a command on the machine.
+    actor_id: Mapped[int | None] = mapped_column(Integer)
+    user_id: Mapped[int | None] = mapped_column(Integer)  # whose account
+    target: Mapped[str | None] = mapped_column(Text)  # what else, like "cleaning 7"
+    reason: Mapped[str | None] = mapped_column(Text)
+    address: Mapped[str | None] = mapped_column(Text)  # null for a command
+    request_id: Mapped[str | None] = mapped_column(Text)
+
+
+PROTECT = f"""
+CREATE FUNCTION protect_audit_log() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$ BEGIN
+    IF TG_OP = 'DELETE' AND OLD.at < now() - interval '{AUDIT_DAYS_MIN} days' THEN
+        RETURN OLD;
+    END IF;
+    RAISE insufficient_privilege USING MESSAGE = 'lines of the audit log cannot be changed';
+END $$
+"""
+ON_CHANGE = """
+CREATE TRIGGER protect_audit_log BEFORE DELETE OR UPDATE ON audit_log
+FOR EACH ROW EXECUTE FUNCTION protect_audit_log()
+"""
+for statement in (PROTECT, ON_CHANGE):
+    event.listen(AuditLine.__table__, "after_create", DDL(statement.replace("%", "%%")))

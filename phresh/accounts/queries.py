@@ -26,6 +26,7 @@ from sqlalchemy.orm import aliased
 from phresh.accounts.models import (
     RESERVED,
     SESSIONS_MAX,
+    AuditLine,
     OneTimeToken,
     RecoveryCode,
     ReleasedUsername,
@@ -374,3 +375,16 @@ def deleted_expired_one_time_tokens() -> Executable:
     """Delete expired one-time tokens."""
     expired = delete(OneTimeToken).where(OneTimeToken.expires_at <= func.now())
     return expired.returning(OneTimeToken.user_id)
+
+
+@query
+def new_audit_line(**values: Value) -> Executable:
+    """Insert a line of the audit log."""
+    return insert(AuditLine).values(values)
+
+
+@query
+def deleted_old_audit_lines(*, seconds: Value) -> Executable:
+    """Delete the lines of the audit log that are older than that many seconds."""
+    old = AuditLine.at < func.now() - seconds * SECOND
+    return delete(AuditLine).where(old).returning(AuditLine.id)

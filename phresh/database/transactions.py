@@ -327,15 +327,7 @@ def transaction(view: Callable[P, R]) -> Callable[P, R]:
     """
     if getattr(view, "is_transaction", False):
         return view
-
-    def once(*args: P.args, **kwargs: P.kwargs) -> R:
-        unit = UnitOfWork("BEGIN")
-        token = _unit.set(unit)
-        try:
-            with unit:
-                return view(*args, **kwargs)
-        finally:
-            _unit.reset(token)
+    once = _in_unit(view, "BEGIN")
 
     @wraps(view)
     def committed(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -349,6 +341,39 @@ def transaction(view: Callable[P, R]) -> Callable[P, R]:
 
     committed.has_unit_of_work = committed.is_transaction = True  # type: ignore[attr-defined]
     return committed
+
+
+def _in_unit(work: Callable[P, R], begin: str) -> Callable[P, R]:
+    """Return the work as one transaction, which is tried once.
+
+    :param begin: the command that begins it
+    """
+
+    def once(*args: P.args, **kwargs: P.kwargs) -> R:
+        unit = UnitOfWork(begin)
+        token = _unit.set(unit)
+        try:
+            with unit:
+                return work(*args, **kwargs)
+        finally:
+            _unit.reset(token)
+
+    return once
+
+
+def snapshot(work: Callable[P, R]) -> Callable[P, R]:
+    """Let the statements of a function that only reads see one state of the database.
+
+    The function may run more than once: another connection, in place of one that was lost, sees
+    another state.
+    """
+    once = _in_unit(work, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+    @wraps(work)
+    def tried(*args: P.args, **kwargs: P.kwargs) -> R:
+        return _with_retries(once, *args, **kwargs)
+
+    return tried
 
 
 def read_only(view: Callable[P, R]) -> Callable[P, R]:

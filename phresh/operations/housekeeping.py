@@ -2,10 +2,11 @@
 
 from flask import current_app
 
-from phresh.accounts import audit, limits
+from phresh.accounts import limits
 from phresh.accounts.queries import (
     deleted_expired_one_time_tokens,
     deleted_expired_tokens,
+    deleted_old_audit_lines,
     deleted_released_usernames,
 )
 from phresh.database.statements import Query
@@ -15,7 +16,7 @@ from phresh.web.idempotency import deleted_old_keys
 
 
 def _old_lines() -> Query:
-    return audit.deleted_old_lines(seconds=current_app.config["AUDIT_LOG_DAYS"] * 24 * 3600)
+    return deleted_old_audit_lines(seconds=current_app.config["AUDIT_LOG_DAYS"] * 24 * 3600)
 
 
 EXPIRED = {

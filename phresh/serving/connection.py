@@ -8,6 +8,7 @@ import select
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -16,14 +17,15 @@ import gevent
 from gevent import monkey
 
 from phresh.serving.requests import RejectedError, Request, RequestParser
-from phresh.serving.responses import BODILESS, rejection, response_head
+from phresh.serving.responses import BODILESS, declared_size, rejection, response_head
 
 RECEIVE_MAX = 16 * 1024  # bytes to receive at once
+PIECE_MAX = 1024 * 1024  # bytes of a stream of known length that are in memory at once
 COPIED_MAX = 16 * 1024  # bytes of a body that are sent in one piece with the head
 UNSENT_MAX = 64 * 1024 * 1024  # bytes of responses that a worker keeps for slow clients
 FIRST_TIMEOUT = 5  # seconds for a new connection to send its first byte, or the keep-alive time
 READ_TIMEOUT = 15  # seconds for one request to arrive, and for TLS to be negotiated
-WRITE_TIMEOUT = 30  # seconds for the client to take a response
+WRITE_TIMEOUT = 30  # seconds for the client to take a response, or a piece of it
 LINGER_TIMEOUT = 1  # seconds to go on reading what will not be used
 
 # That the client has closed its sending side (Linux), or the connection.
@@ -143,21 +145,29 @@ class Connection:
             started[:] = status, headers
             return written.append
 
+        parts: Any = None
         try:
-            parts = worker.wsgi(request.environ, start_response)
             try:
-                body = b"".join([*written, *parts])
-            finally:
-                if hasattr(parts, "close"):
-                    parts.close()
-            status, headers = started
-            is_last = request.is_last or not worker.alive or not self.keepalive
-            head, request.is_last = response_head(status, headers, len(body), is_last=is_last)
-        except Exception:
-            worker.log.exception("The app failed.")
-            head, body = rejection(500)
-            request.is_last, status = True, "500"
-        self.send(head, b"" if is_head or status[:3] in BODILESS else body)
+                parts = worker.wsgi(request.environ, start_response)
+                size = None if type(parts) is list else declared_size(started)
+                rest = iter(parts)
+                body = b"".join([*written, *_first(rest, math.inf if size is None else PIECE_MAX)])
+                missing = 0 if size is None else size - len(body)
+                status, headers = started
+                is_last = request.is_last or not worker.alive or not self.keepalive
+                head, request.is_last = response_head(status, headers, len(body), is_last=is_last)
+            except Exception:
+                worker.log.exception("The app failed.")
+                head, body = rejection(500)
+                request.is_last, status, missing = True, "500", 0
+            if is_head or status[:3] in BODILESS:
+                body, missing = b"", 0
+            self.send(head, body)
+            if missing:
+                self.send_rest(rest, missing)
+        finally:
+            if hasattr(parts, "close"):
+                parts.close()
 
     def reject(self, status: int) -> None:
         """Respond instead of the app."""
@@ -188,6 +198,27 @@ class Connection:
         finally:
             self.worker.unsent.remove(self)
 
+    def send_rest(self, parts: Iterator[bytes], missing: int) -> None:
+        """Send the rest of a stream, piece by piece.
+
+        :param missing: the bytes that it has to have
+        :raises ConnectionAbortedError: when it has others; so that the client does not take what
+            it has got for the whole body, the connection ends
+        """
+        while missing > 0:
+            try:
+                piece = b"".join(_first(parts, PIECE_MAX))
+            except Exception:
+                self.worker.log.exception("The app failed in the middle of a response.")
+                break
+            if not piece or len(piece) > missing:
+                self.worker.log.error("A response is not as long as its Content-Length.")
+                break
+            self.send(b"", piece)
+            missing -= len(piece)
+        if missing:
+            raise ConnectionAbortedError
+
     def linger(self) -> None:
         """Read what still comes, as a reset would drop the response (RFC 9112 9.6)."""
         self.until = time.monotonic() + LINGER_TIMEOUT
@@ -215,6 +246,14 @@ class Connection:
         with suppress(OSError):  # the client has gone
             self.close_tls()
             self.client.shutdown(socket.SHUT_RDWR)
+
+
+def _first(parts: Iterator[bytes], most: float) -> Iterator[bytes]:
+    """Yield the next parts of a body, until there are so many bytes or more."""
+    size = 0
+    while size < most and (part := next(parts, None)) is not None:
+        size += len(part)
+        yield part
 
 
 def _is_connected(descriptor: int) -> bool:

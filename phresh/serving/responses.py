@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable
 from email.utils import formatdate
 from functools import lru_cache
+from typing import Any
 
 from werkzeug.http import HTTP_STATUS_CODES
 
@@ -57,6 +58,14 @@ def response_head(
     connection = "close" if is_last else "keep-alive"
     start = f"HTTP/1.1 {status}\r\nDate: {_date(int(time.time()))}\r\nConnection: {connection}"
     return f"{start}{text}\r\n\r\n".encode("latin-1"), is_last
+
+
+def declared_size(started: list[Any]) -> int | None:
+    """Return the ``Content-Length`` with which a response was started; None without one."""
+    for name, value in started[1] if started else ():
+        if _kind(name) == "length":
+            return int(value)
+    return None
 
 
 def rejection(status: int) -> tuple[bytes, bytes]:

@@ -205,7 +205,7 @@ class OperationPlugin(BasePlugin):
                 # Where GET is possible, here or elsewhere; blp.etag has named them.
                 if rule.rule in self._readable or "Content-Location" in headers:
                     parameters += [name for name in PRECONDITIONS if name not in parameters]
-                if method != "get":
+                if 429 in statuses:
                     headers |= headers_of(*RATE_LIMITS)
                 if min(statuses) in HAVE_ETAG[method]:
                     headers |= headers_of("ETAG")
@@ -232,6 +232,7 @@ class OperationPlugin(BasePlugin):
             return operation["responses"][status]
         if own:
             return error_of(status, own)
-        if status == 304 and "Link" in headers:  # a 304 has the headers of its 200
+        if status == 304 and not headers.keys() <= headers_of(*EVERYWHERE, "ETAG").keys():
+            # A 304 has the headers of its 200.
             return {"description": description_of(status), "headers": headers}
         return component_of(status)

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import marshmallow as ma
 from flask import current_app, request
 from werkzeug.datastructures import Headers
+from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as BaseResponse
 
 from phresh.web.app import Response
@@ -208,13 +209,18 @@ def completed(
     is_error = response.status_code >= 400
     headers.setdefault("Cache-Control", "no-store" if is_error else declared.cache_control)
     names = [name.lower() for name, _ in headers]
-    if response.is_sequence and declared.has_etag(response.status_code, names):  # not a stream
+    is_known = response.is_sequence or "etag" in names  # a stream has the tag that the view sets
+    if is_known and declared.has_etag(response.status_code, names):
         if "etag" not in names:
             headers["ETag"] = etag_of(response.get_data(as_text=True), headers.get("Link", ""))
         if declared.path is not None:
             headers["Content-Location"] = _location(declared)
-        if is_not_modified(headers["ETag"]):
-            response.status_code = 304
+        try:
+            if is_not_modified(headers["ETag"]):
+                response.status_code = 304
+        except HTTPException:  # 412: it is not sent, so nothing else closes its file
+            response.close()
+            raise
     return declared.vary(response)
 
 

@@ -4,7 +4,7 @@ import psycopg2
 import pytest
 from sqlalchemy import text
 
-from phresh.accounts import audit
+from phresh.accounts.models import AUDIT_DAYS_MIN, PROTECT
 from phresh.database.base import db
 from tests.tools.users import PASSWORD
 
@@ -99,4 +99,4 @@ def test_lines_are_deleted_after_a_year(run, sql):
 
 
 def test_what_protects_it_is_said_in_days():
-    assert f"{audit.DAYS_MIN} days" in audit.PROTECT
+    assert f"{AUDIT_DAYS_MIN} days" in PROTECT

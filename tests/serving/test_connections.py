@@ -36,6 +36,19 @@ headers = {{
 app.add_url_rule("/headers", "headers", lambda: ("body", headers))
 app.add_url_rule("/close", "close", lambda: ("body", {{"connection": "X-Mine, Close"}}))
 app.add_url_rule("/large", "large", lambda: b"x" * {LARGE})
+def stream(size, parts):
+    headers = {{"Content-Length": str(size)}}
+    return app.response_class(parts, headers=headers, mimetype="text/plain")
+
+def failing():
+    yield b"x" * {2 * LARGE}
+    raise OSError("The disk has failed.")
+
+pieces = [b"x" * {LARGE // 16}] * 400
+app.add_url_rule("/stream", "stream", lambda: stream({25 * LARGE}, iter(pieces)))
+app.add_url_rule("/short", "short", lambda: stream({25 * LARGE}, iter(pieces[1:])))
+app.add_url_rule("/long", "long", lambda: stream({25 * LARGE}, iter(pieces * 2)))
+app.add_url_rule("/broken", "broken", lambda: stream({25 * LARGE}, failing()))
 app.add_url_rule("/fail", "fail", lambda: ("", {{"X-Broken": "\u2603"}}))
 app.add_url_rule("/slow", "slow", lambda: (gevent.sleep(0.3), "body")[1])
 """
@@ -201,6 +214,37 @@ def test_responses_that_are_not_read_are_bounded_and_the_slowest_reader_is_cut(s
     assert len(read_all(slow[0])) < LARGE  # the first was cut
     assert len(slow[-1].read_response().body) == LARGE  # the last has its turn
     assert served.send("GET", "/large").status == 200
+
+
+def test_a_stream_of_known_length_takes_the_memory_of_a_piece(served, connect):
+    (pid,) = served.workers()
+    connect().send(request("/stream")).read_response()
+    before = memory(pid)
+    connection = connect(receive_buffer=4096).send(request("/stream"))
+    response = connection.read_response()
+    assert response.body == b"x" * (25 * LARGE)
+    assert memory(pid) - before < 8
+    assert connection.send(request()).read_response().status == 200
+
+
+@pytest.mark.parametrize("target", ["/short", "/broken"])
+def test_a_stream_that_ends_too_early_breaks_the_connection(connect, target):
+    sent = read_all(connect().send(request(target)))
+    head, _, body = sent.partition(b"\r\n\r\n")
+    assert f"Content-Length: {25 * LARGE}".encode() in head
+    assert 0 < len(body) < 25 * LARGE
+
+
+def test_no_more_of_a_stream_is_sent_than_its_length(connect):
+    connection = connect().send(request("/long") + request())
+    assert len(connection.read_response().body) == 25 * LARGE
+    assert connection.read_response().status == 200
+
+
+def test_head_gets_nothing_of_a_stream(connect):
+    connection = connect().send(request("/stream", method="HEAD"))
+    assert connection.read_response(bodiless=True).headers["Content-Length"] == str(25 * LARGE)
+    assert connection.send(request()).read_response().status == 200
 
 
 FLOOD = b"1;" + b"a" * 15000 + b"\r\nx\r\n"

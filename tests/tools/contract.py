@@ -50,8 +50,8 @@ class ContractClient(FlaskClient):
     """Flask's test client, which raises ContractError for a response that the document excludes."""
 
     def open(self, *args: Any, **kwargs: Any) -> TestResponse:
-        """Send a request and return the response."""
-        response = super().open(*args, **kwargs)
+        """Send a request and return the response, which is closed, as a server does."""
+        response = super().open(*args, **{"buffered": True, **kwargs})
         for each in (*response.history, response):
             check(self.application, each)
         return response

@@ -16,6 +16,7 @@ from typing import Any
 from flask import Flask
 from werkzeug.test import TestResponse
 
+from phresh.web.converters import SessionConverter
 from phresh.web.json import time_text
 from phresh.web.openapi_examples import operations_of, resolved
 from tests.tools.contract import body_of, contract_of, document_example
@@ -34,6 +35,7 @@ RECOVERY_CODE = re.compile(r'"[a-z2-7]{4}(?:-[a-z2-7]{4}){5}"')
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
 FIRST_TIME = datetime(2026, 11, 27, 19, 4, 23, 491700, UTC)
 ID = re.compile(r'("(?:\w+_)?id": )(\d+)')
+SESSION_ID = re.compile(r'("id": )"[0-9a-f]{16}"')
 WAIT = re.compile(r"in \d+ seconds")
 
 UNKNOWN = 999_999_999
@@ -236,6 +238,7 @@ def normalized(body: Any) -> Any:
     text = ID.sub(rank, TIME.sub(time, text))
     text = WAIT.sub("in 90 seconds", text)
     text = RECOVERY_CODE.sub('"k3jd-7xqa-mz2e-p4ws-b6yh-t5nc"', text)
+    text = SESSION_ID.sub(rf'\1"{SessionConverter.parameter["example"]}"', text)
     for name, value in PLACEHOLDERS.items():
         text = re.sub(rf'("{name}": )"[^"]*"', rf'\1"{value}"', text)
     return json.loads(text)

@@ -1,0 +1,1 @@
+"""Everything that is stored about an account, in one document."""
