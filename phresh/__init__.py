@@ -7,6 +7,7 @@ from flask import Flask
 
 from phresh.accounts import pages, passwords
 from phresh.accounts.views import blp as users_blp
+from phresh.admin.views import blp as admin_blp
 from phresh.cleanings import services as cleanings_services
 from phresh.cleanings.views import blp as cleanings_blp
 from phresh.cli import commands
@@ -41,6 +42,7 @@ RESOURCES = [
     evaluations_blp,
     profiles_blp,
     feed_blp,
+    admin_blp,
     health_blp,
 ]
 

@@ -136,6 +136,8 @@ class SettingsSchema(Schema):
     EXPORTS_PER_ACCOUNT = fields.Integer(load_default=5, validate=POSITIVE)
     EXPORT_WINDOW = fields.Integer(load_default=60 * 60, validate=validate.Range(1, YEARS_10))
 
+    # Whether operators can use /api/admin/ only with a second factor.
+    OPERATORS_NEED_TWO_FACTOR = fields.Boolean(load_default=True)
     # Days for which lines of the audit log are kept.
     AUDIT_LOG_DAYS = fields.Integer(load_default=365, validate=validate.Range(30, 36_600))
 

@@ -1,7 +1,7 @@
 """Imports run one way, so that a reader finds what a change can reach.
 
     settings <- config <- database <- web <- jobs, mail <- accounts <- features
-    features <- deletion, export <- operations <- cli <- phresh/__init__ <- wsgi
+    features <- admin, deletion, export <- operations <- cli <- phresh/__init__ <- wsgi
 
 ``serving`` stands apart and imports only ``config``. Every package that is not named here is a
 feature, so a new one needs no change here.
@@ -26,6 +26,7 @@ WINGS = {
     "mail": 3,
     "accounts": 4,
     FEATURE: 5,
+    "admin": 6,
     "deletion": 6,
     "export": 6,
     "operations": 7,

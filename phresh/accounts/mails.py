@@ -28,8 +28,8 @@ def send_confirmation(email_key: str) -> None:
     for user_id, email, username, language, is_confirmed in _account(email_key):
         if not is_confirmed:
             days = CONFIRMATION_DAYS
-            link = _link(CONFIRMATION, user_id, email_key, seconds=days * 24 * 3600)
-            values = {"username": username, "email": email, "link": link, "days": days}
+            url = link(CONFIRMATION, user_id, email_key, seconds=days * 24 * 3600)
+            values = {"username": username, "email": email, "link": url, "days": days}
             sending.send("confirmation", language, email, **values)
 
 
@@ -37,8 +37,8 @@ def send_confirmation(email_key: str) -> None:
 def send_recovery(email_key: str) -> None:
     """Send the link by which a new password is set, unless no account has the address."""
     for user_id, email, username, language, _ in _account(email_key):
-        link = _link(RECOVERY, user_id, email_key, seconds=RECOVERY_MINUTES * 60)
-        values = {"username": username, "link": link, "minutes": RECOVERY_MINUTES}
+        url = link(RECOVERY, user_id, email_key, seconds=RECOVERY_MINUTES * 60)
+        values = {"username": username, "link": url, "minutes": RECOVERY_MINUTES}
         sending.send("recovery", language, email, **values)
 
 
@@ -55,8 +55,8 @@ def tell_user(user_id: int, news: str, **values: str) -> None:
 def send_notice(user_id: int, news: str, **values: str) -> None:
     """Send a user a mail that asks for nothing."""
     for email, username, language in fetch(queries.user_to_mail(user_id=user_id)):
-        link = page_url(RECOVERY)
-        sending.send(news, language, email, username=username, link=link, **values)
+        values |= {"username": username, "link": page_url(RECOVERY)}
+        sending.send(news, language, email, **values)
 
 
 @task
@@ -73,7 +73,7 @@ def _account(email_key: str) -> list[tuple[Any, ...]]:
     return fetch(queries.account_to_mail(email_key=email_key))
 
 
-def _link(purpose: str, user_id: int, email_key: str, *, seconds: int) -> str:
+def link(purpose: str, user_id: int, email_key: str, *, seconds: int) -> str:
     """Return a link with a new token, after a ``#``: a browser sends it to no server."""
     token = secrets.token_urlsafe(32)
     values = {"user_id": user_id, "token_hash": digest(token), "purpose": purpose}

@@ -16,6 +16,7 @@ from sqlalchemy import (
     LargeBinary,
     Text,
     event,
+    false,
     func,
     text,
     true,
@@ -71,6 +72,7 @@ class User(Base):
     username: Mapped[str] = mapped_column(Text)
     password_hash: Mapped[str] = mapped_column(Text)
     is_active: Mapped[bool] = mapped_column(server_default=true())
+    is_superuser: Mapped[bool] = mapped_column(server_default=false())  # an operator
     language: Mapped[str] = mapped_column(Text, server_default="en")  # of mails
     # The key of the address that was confirmed: any other one is not.
     confirmed_key: Mapped[str | None] = mapped_column(Text)
@@ -82,6 +84,19 @@ UNIQUE_EMAIL, UNIQUE_USERNAME = "uq_users_email", "uq_users_username"
 Index(UNIQUE_EMAIL, User.email_key, unique=True)
 Index(UNIQUE_USERNAME, func.lower(User.username), unique=True)
 Index("ix_users_lower_email", func.lower(User.email))  # for the code of the last release
+# For the search of operators.
+Index(
+    "ix_users_username_trigrams",
+    func.lower(User.username).label("name"),
+    postgresql_using="gin",
+    postgresql_ops={"name": "gin_trgm_ops"},
+)
+Index(
+    "ix_users_email_key_trigrams",
+    User.email_key,
+    postgresql_using="gin",
+    postgresql_ops={"email_key": "gin_trgm_ops"},
+)
 
 # The last release does not write the key. A new row gets the one that Python would make, except for
 # the few letters that folding changes more than lower() does; a changed row, if it is ASCII. Of
@@ -115,7 +130,10 @@ class ReleasedUsername(Base):
     """
 
     __tablename__ = "released_usernames"
-    __table_args__ = (CheckConstraint("username = lower(username)", name="lower"),)
+    __table_args__ = (
+        CheckConstraint("username = lower(username)", name="lower"),
+        Index(None, "user_id"),
+    )
 
     username: Mapped[str] = mapped_column(Text, primary_key=True)
     user_id: Mapped[int] = mapped_column(Integer)  # who may be gone

@@ -42,10 +42,11 @@ HAS_TWO_FACTOR = exists(
         TwoFactor.user_id == User.id, TwoFactor.confirmed_at.is_not(None)
     )
 )
-RENDERED = row_json(
+SHOWN = (
     *(User.id, User.email, IS_CONFIRMED.label("email_verified"), User.username, User.language),
-    *(HAS_TWO_FACTOR.label("has_two_factor"), User.created_at, User.updated_at),
+    *(HAS_TWO_FACTOR.label("has_two_factor"), User.is_superuser, User.created_at, User.updated_at),
 )
+RENDERED = row_json(*SHOWN)
 SECOND, MINUTE = text("interval '1 second'"), text("interval '1 minute'")
 RECENT = text("interval '15 minutes'")  # how long a login is recent
 CREDENTIALS = (
@@ -249,6 +250,18 @@ def user_to_mail(*, user_id: Value) -> Executable:
     """Select what a mail to a user needs to know of them."""
     columns = (User.email, User.username, User.language)
     return select(*columns).where(User.id == user_id, User.is_active)
+
+
+@query
+def key_of_user(*, user_id: Value) -> Executable:
+    """Select the key of the email of a user."""
+    return select(User.email_key).where(User.id == user_id)
+
+
+@query
+def operator(*, user_id: Value) -> Executable:
+    """Select whether a user has a second factor; no row for who is no operator."""
+    return select(HAS_TWO_FACTOR).where(User.id == user_id, User.is_superuser)
 
 
 @query

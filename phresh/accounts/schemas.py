@@ -151,6 +151,9 @@ class UserSchema(Schema):
     has_two_factor = Flag(
         required=True, metadata={"description": "Whether a login needs the second factor."}
     )
+    is_superuser = Flag(
+        required=True, metadata={"description": "Whether the account is an operator."}
+    )
     created_at = fields.AwareDateTime(required=True, metadata=CREATED_AT)
     updated_at = fields.AwareDateTime(required=True, metadata=UPDATED_AT)
 

@@ -62,6 +62,21 @@ def login_to_post(view: Callable[..., Any]) -> Any:
     return _with_account(view, [*SECURITY, {}], lambda: not current_app.config["GUEST_POSTING"])
 
 
+def operator_required(view: Callable[..., Any]) -> Any:
+    """Require a valid token of an operator: respond 401 without, 403 to other accounts."""
+
+    @wraps(view)
+    def as_operator(*args: Any, **kwargs: Any) -> Any:
+        found = fetch_autocommit(queries.operator(user_id=current_account().user_id))
+        if not found:
+            abort(403, message="Only operators may do this.")
+        if current_app.config["OPERATORS_NEED_TWO_FACTOR"] and not found[0][0]:
+            abort(403, message="Operators need a second factor: switch it on first.")
+        return view(*args, **kwargs)
+
+    return login_required(Blueprint.doc(responses={403: {}})(as_operator))
+
+
 def login_not_required(view: Any) -> Any:
     """Mark a view that anyone may use, and that ignores tokens."""
     view.is_public = True

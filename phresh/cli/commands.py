@@ -5,32 +5,24 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 from flask import Flask, current_app
 from flask_migrate import upgrade
-from marshmallow import ValidationError
 from psycopg2.extensions import make_dsn
 
-from phresh.accounts.queries import deleted_tokens, disabled_user
-from phresh.cleanings.queries import changed_cleaning, deleted_cleaning
-from phresh.cleanings.schemas import CleaningUpdateSchema
-from phresh.cli.database import one, require_database, rows, tables
+from phresh.cli import operators
+from phresh.cli.database import require_database, tables
 from phresh.cli.demo import EVALUATIONS, JOBS, OFFERS, PEOPLE, add_many, add_samples
 from phresh.cli.jobs import jobs, worker
 from phresh.cli.mail import mail
 from phresh.config import ROOT
 from phresh.database import checks, embedded
 from phresh.database.base import db
-from phresh.database.transactions import transaction
-from phresh.deletion.services import delete_account as delete_all
-from phresh.deletion.services import delete_some
 from phresh.jobs import supervisor
 from phresh.operations.housekeeping import delete_expired
-from phresh.web.fields import INTEGER_MAX
 
-ID = click.IntRange(1, INTEGER_MAX)
 EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - of the machine: HOST does not say which one
 
 
@@ -38,7 +30,9 @@ def init_app(app: Flask) -> None:
     """Add the commands to the app."""
     for command in (
         *(serve, worker, jobs, mail, test, demo, psql, remove_expired),
-        *(change_cleaning, delete_cleaning, disable_account, delete_account),
+        *(operators.change_cleaning, operators.delete_cleaning),
+        *(operators.disable_account, operators.delete_account, operators.recover_account),
+        *(operators.remove_two_factor, operators.make_operator),
     ):
         app.cli.add_command(command)
 
@@ -136,64 +130,6 @@ def remove_expired() -> None:
     with tables():
         counts = delete_expired()
     click.echo(f"Deleted {', '.join(f'{count} {name}' for name, count in counts.items())}.")
-
-
-class JSONObject(click.ParamType):
-    """A JSON object as the API takes it."""
-
-    name = "JSON"
-
-    def convert(self, value: Any, *_: Any) -> Any:
-        """Return what the JSON text says.
-
-        :raises click.BadParameter: for text that is not JSON
-        """
-        try:
-            return current_app.json.loads(value)
-        except ValueError as error:
-            self.fail(f"Malformed JSON: {error}.")
-
-
-@click.command("change-cleaning")
-@click.argument("cleaning_id", type=ID)
-@click.argument("changes", type=JSONObject())
-def change_cleaning(cleaning_id: int, changes: Any) -> None:
-    """Change any cleaning, like: flask change-cleaning 7 '{"price": 31}'"""
-    try:
-        loaded = CleaningUpdateSchema().load(changes)
-    except ValidationError as error:
-        raise click.ClickException(current_app.json.dumps(error.messages)) from None
-    click.echo(one(changed_cleaning(cleaning_id=cleaning_id, **loaded), "cleaning")[0])
-
-
-@click.command("delete-cleaning")
-@click.argument("cleaning_id", type=ID)
-def delete_cleaning(cleaning_id: int) -> None:
-    """Delete any cleaning."""
-    one(deleted_cleaning(cleaning_id=cleaning_id), "cleaning")
-    click.echo(f"Deleted cleaning {cleaning_id}.")
-
-
-@click.command("disable-account")
-@click.argument("username")
-@click.option("--undo", is_flag=True, help="Enable the account again.")
-def disable_account(username: str, undo: bool) -> None:
-    """Disable an account: delete its tokens and let nobody log in to it."""
-    (user_id,) = one(disabled_user(username=username, is_active=undo), "account")
-    rows(deleted_tokens(user_id=user_id))
-    click.echo(f"{'Enabled' if undo else 'Disabled'} {username}.")
-
-
-@click.command("delete-account")
-@click.argument("username")
-def delete_account(username: str) -> None:
-    """Delete an account of any size, in small steps; it is disabled first."""
-    (user_id,) = one(disabled_user(username=username, is_active=False), "account")
-    rows(deleted_tokens(user_id=user_id))
-    while transaction(delete_some)(user_id, 1_000):
-        pass
-    transaction(delete_all)(user_id)
-    click.echo(f"Deleted {username}.")
 
 
 def _exec(program: str, *arguments: str) -> NoReturn:

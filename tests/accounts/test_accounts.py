@@ -75,6 +75,7 @@ def test_registration_returns_the_account_and_a_token(client, send):
         "username",
         "language",
         "has_two_factor",
+        "is_superuser",
         "created_at",
         "updated_at",
     ]

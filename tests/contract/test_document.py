@@ -153,6 +153,9 @@ def test_every_operation_names_its_headers(document):
     writes = {(path, "post") for path in {*unreadable, f"{users}confirmation/"}}
     writes |= {(f"{users}me/two-factor/", method) for method in ("post", "put", "delete")}
     writes |= {(f"{users}recovery/", "put"), (f"{users}me/sessions/{{session_id}}/", "delete")}
+    account = "/api/admin/accounts/{username}"
+    writes |= {(f"{account}/{each}/", "delete") for each in ("sessions", "two-factor")}
+    writes |= {(f"{account}/recovery/", "post")}
     assert every - found["If-Match"] == writes
     assert responding["412"] == every
     assert responding["304"] == {(path, method) for path, method in every if method == "get"}

@@ -1,0 +1,1 @@
+"""What operators do: with accounts, with what is posted, and the audit log."""
