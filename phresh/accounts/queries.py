@@ -28,6 +28,7 @@ from phresh.accounts.models import (
     SESSIONS_MAX,
     AuditLine,
     OneTimeToken,
+    Profile,
     RecoveryCode,
     ReleasedUsername,
     Token,
@@ -42,9 +43,19 @@ HAS_TWO_FACTOR = exists(
         TwoFactor.user_id == User.id, TwoFactor.confirmed_at.is_not(None)
     )
 )
+# With null for each member where there is no profile: it is inserted when it is first changed.
+PROFILE = (
+    select(row_json(Profile.full_name, Profile.phone_number, Profile.bio, Profile.image))
+    .select_from(
+        select(literal_column("1")).subquery().outerjoin(Profile, Profile.user_id == User.id)
+    )
+    .correlate(User)
+    .scalar_subquery()
+)
 SHOWN = (
     *(User.id, User.email, IS_CONFIRMED.label("email_verified"), User.username, User.language),
-    *(HAS_TWO_FACTOR.label("has_two_factor"), User.is_superuser, User.created_at, User.updated_at),
+    *(PROFILE.label("profile"), HAS_TWO_FACTOR.label("has_two_factor"), User.is_superuser),
+    *(User.created_at, User.updated_at),
 )
 RENDERED = row_json(*SHOWN)
 SECOND, MINUTE = text("interval '1 second'"), text("interval '1 minute'")

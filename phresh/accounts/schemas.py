@@ -44,6 +44,14 @@ NAME = {
     "description": "A username, unique ignoring case.",
     "example": "anna",
 }
+FULL_NAME = {"description": "A name to be shown.", "example": "Anna Winter"}
+PHONE_NUMBER = {"description": "A phone number, in any form.", "example": "+49 30 1234567"}
+BIO = {"description": "A text about the person.", "example": "Quick, and kind to cats."}
+IMAGE = {
+    "description": "The URL of a picture, http or https.",
+    "example": "https://phresh.example/anna.jpg",
+    "format": "uri",
+}
 PASSWORD = {
     "description": f"{PASSWORD_MIN} to {PASSWORD_MAX} characters of any kind except NUL; not one "
     "of the most common passwords, the username or the email.",
@@ -138,6 +146,15 @@ GUESSABLE = "Must not be your password."
 LANGUAGE = Enumeration("Language", LANGUAGES, "The language of mails to you.")
 
 
+class OwnProfileSchema(Schema):
+    """What a user has published about themselves, and the phone number."""
+
+    full_name = fields.String(required=True, allow_none=True, metadata=FULL_NAME)
+    phone_number = fields.String(required=True, allow_none=True, metadata=PHONE_NUMBER)
+    bio = fields.String(required=True, allow_none=True, metadata=BIO)
+    image = fields.String(required=True, allow_none=True, metadata=IMAGE)
+
+
 class UserSchema(Schema):
     """A user, as they see themselves."""
 
@@ -148,6 +165,11 @@ class UserSchema(Schema):
     )
     username = fields.String(required=True, metadata=NAME)
     language = fields.String(required=True, validate=LANGUAGE)
+    profile = fields.Nested(
+        OwnProfileSchema,
+        required=True,
+        metadata={"description": "Your profile, which `/api/profiles/me/` changes."},
+    )
     has_two_factor = Flag(
         required=True, metadata={"description": "Whether a login needs the second factor."}
     )

@@ -1,10 +1,10 @@
 """How the credentials of an account are checked."""
 
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from flask_smorest import abort
 
-from phresh.accounts import limits, queries
+from phresh.accounts import audit, limits, queries
 from phresh.accounts.limits import Limit
 from phresh.accounts.passwords import passwords
 from phresh.accounts.tokens import current_account, note_user
@@ -63,13 +63,19 @@ def require_password_or_recent_login(old_password: str | None) -> None:
     """
     if old_password is not None:
         if verify_current(old_password) is None:
-            abort(403, message="The old password is wrong.")
+            reject_password()
     elif not current_account().is_recent:
         abort(
             403,
             message="Send `old_password`, or log in again: this needs the password or a login of "
             "the last 15 minutes.",
         )
+
+
+def reject_password() -> NoReturn:
+    """Respond 403: the old password is wrong."""
+    audit.record_failure("password_failed", user_id=current_account().user_id)
+    abort(403, message="The old password is wrong.")
 
 
 def hashed_password(password: str, account: str) -> str:

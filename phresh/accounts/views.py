@@ -35,6 +35,7 @@ from phresh.accounts.second_factor import WRONG, prove
 from phresh.accounts.services import (
     Credentials,
     hashed_password,
+    reject_password,
     require_password_or_recent_login,
     still_valid,
     verify_credentials,
@@ -298,8 +299,9 @@ def _confirmed_changes(
     """Return the changes with a hash of the new password; respond 403 if the old one is wrong."""
     found = verify_current(old_password)
     if found is None:
-        _me(fetch(queries.user_by_id(user_id=account.user_id)))
-        abort(403, message="The old password is wrong.")
+        if not fetch_autocommit(queries.user_by_id(user_id=account.user_id)):
+            reject_token()  # it is being deleted
+        reject_password()
     names = (changes.get("username", found.username), changes.get("email", found.email))
     if is_a_name(password or old_password, *names):
         abort(422, messages={"json": {"user_update": {"password": [IS_A_NAME]}}})

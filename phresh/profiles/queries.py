@@ -17,13 +17,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
-from phresh.accounts.models import User
+from phresh.accounts.models import Profile, User
 from phresh.accounts.queries import has_username
 from phresh.cleanings.models import Cleaning
 from phresh.database.statements import Value, query, row_json
 from phresh.evaluations.models import Evaluation
 from phresh.offers.models import TAKING, Offer
-from phresh.profiles.models import Profile
 
 
 def _rating(aggregate: ColumnElement[Any], name: str) -> ColumnElement[Any]:

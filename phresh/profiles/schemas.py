@@ -2,19 +2,20 @@
 
 from marshmallow import Schema, fields, validate
 
-from phresh.accounts.schemas import EMAIL, NAME, PASSWORD, PASSWORD_MAX
+from phresh.accounts.models import BIO_MAX, FULL_NAME_MAX, IMAGE_MAX, PHONE_NUMBER_MAX
+from phresh.accounts.schemas import (
+    BIO,
+    EMAIL,
+    FULL_NAME,
+    IMAGE,
+    NAME,
+    PASSWORD,
+    PASSWORD_MAX,
+    PHONE_NUMBER,
+)
 from phresh.evaluations.schemas import Average
-from phresh.profiles.models import BIO_MAX, FULL_NAME_MAX, IMAGE_MAX, PHONE_NUMBER_MAX
 from phresh.web.fields import Count, RawText, Text
 
-FULL_NAME = {"description": "A name to be shown.", "example": "Anna Winter"}
-PHONE_NUMBER = {"description": "A phone number, in any form.", "example": "+49 30 1234567"}
-BIO = {"description": "A text about the person.", "example": "Quick, and kind to cats."}
-IMAGE = {
-    "description": "The URL of a picture, http or https.",
-    "example": "https://phresh.example/anna.jpg",
-    "format": "uri",
-}
 SHOWN = "Only for yourself, and between the owner of a cleaning and its accepted cleaner."
 
 

@@ -74,6 +74,7 @@ def test_registration_returns_the_account_and_a_token(client, send):
         "email_verified",
         "username",
         "language",
+        "profile",
         "has_two_factor",
         "is_superuser",
         "created_at",
@@ -557,3 +558,15 @@ def test_login_to_a_concurrently_deleted_account_is_rejected_and_creates_no_toke
     response = log_in(client)
     assert response.status_code == 400
     assert sql("SELECT count(*) FROM tokens") == [(0,)]
+
+
+def test_an_account_has_its_profile(client, anna, send):
+    empty = dict.fromkeys(("full_name", "phone_number", "bio", "image"))
+    new = {"email": "carl@phresh.example", "username": "carl", "password": PASSWORD}
+    assert client.post("/api/users/", json={"new_user": new}).json["profile"] == empty
+    before = anna.client.get(ME)
+    assert before.json["profile"] == empty
+    change = {"profile_update": {"bio": "Quick.", "phone_number": "+49 30 1"}}
+    assert anna.client.patch("/api/profiles/me/", json=change).status_code == 200
+    after = anna.client.get(ME, headers={"If-None-Match": before.headers["ETag"]})
+    assert after.json["profile"] == {**empty, "bio": "Quick.", "phone_number": "+49 30 1"}

@@ -57,6 +57,18 @@ def test_changes_of_credentials_are_logged(client, anna, lines):
     ]
 
 
+def test_a_wrong_old_password_is_logged(anna, lines):
+    for path, change in (
+        (ME, {"user_update": {"password": "four cats on a roof"}}),
+        (ME, {"user_update": {"username": "anna-maria"}}),
+        ("/api/profiles/me/", {"profile_update": {"phone_number": "+49 30 1"}}),
+    ):
+        [(member, values)] = change.items()
+        body = {member: {**values, "old_password": "wrong horse battery"}}
+        assert anna.client.patch(path, json=body).status_code == 403
+    assert [line[:3] for line in lines()] == [("password_failed", anna.id, anna.id)] * 3
+
+
 def test_a_deleted_account_leaves_its_lines(anna, lines):
     assert anna.client.delete(ME).status_code == 204
     assert [line[:3] for line in lines()] == [("account_deleted", anna.id, anna.id)]

@@ -8,11 +8,11 @@ import pytest
 from flask import g
 from flask_smorest import abort
 
+from phresh.accounts.models import Profile
 from phresh.accounts.tokens import current_account, login_not_required, login_required
 from phresh.database.base import db
 from phresh.database.deadlines import has_deadline
 from phresh.database.transactions import fetch
-from phresh.profiles.models import Profile
 from phresh.web.blueprint import Blueprint
 from tests.tools.helpers import sql_text
 from tests.tools.processes import wait_until

@@ -6,6 +6,7 @@ import json
 import re
 from urllib.parse import urlsplit
 
+import pyotp
 import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -244,6 +245,22 @@ def test_a_user_logs_in_and_stays_logged_in_after_a_reload(page, make_user):
     page.find("#oauth_username")
     page.chromium.refresh()
     page.wait.until(lambda _: page.locks() == (is_open, 0))
+
+
+@pytest.mark.browser
+def test_a_user_with_a_second_factor_is_asked_for_the_code(page, make_user, sql):
+    make_user(**ANNA, password_hash=CHEAP.hash(PASSWORD))
+    secret = pyotp.random_base32()
+    sql(
+        "INSERT INTO two_factors (user_id, secret, confirmed_at) "
+        "SELECT id, :secret, now() FROM users",
+        secret=secret,
+    )
+    page.open("/docs/", ".opblock")
+    page.log_in()
+    page.find("#oauth_otp").send_keys(pyotp.TOTP(secret).now())
+    page.click(".auth-container:has(#oauth_username) .authorize")
+    page.wait.until(lambda _: page.find(".auth-container h6").text == "Authorized")
 
 
 @pytest.mark.browser

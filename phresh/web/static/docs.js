@@ -45,12 +45,14 @@ function Login({ React }) {
 
   function Form({ authActions, schema }) {
     const [error, setError] = React.useState("");
+    const [needsCode, setNeedsCode] = React.useState(false);
     async function submit(event) {
       event.preventDefault();
       const body = new URLSearchParams(new FormData(event.target));
       try {
         const response = await fetch(docs.dataset.login, { method: "POST", body });
         const result = await response.json();
+        if (result.error === "mfa_required") setNeedsCode(true);
         if (!response.ok) throw new Error(result.detail);
         authActions.authorize({ [SCHEME]: { name: SCHEME, schema, value: result.access_token } });
       } catch (failure) {
@@ -67,6 +69,8 @@ function Login({ React }) {
         { name: "username", type: "text", inputMode: "email", autoComplete: "username" }),
       field("oauth_password", "Password:",
         { name: "password", type: "password", autoComplete: "current-password" }),
+      needsCode && field("oauth_otp", "Code of your second factor, or a recovery code:",
+        { name: "otp", autoComplete: "one-time-code" }),
       error && h("div", { className: "errors", role: "alert" }, error),
       h("div", { className: "auth-btn-wrapper" },
         h("button", { className: "btn modal-btn auth authorize", type: "submit" }, "Authorize")));
