@@ -29,7 +29,22 @@ from phresh_client.api.offers import (
     list_offers,
 )
 from phresh_client.api.profiles import get_profile
-from phresh_client.api.users import create_token, create_user, delete_token, get_me
+from phresh_client.api.users import (
+    begin_two_factor,
+    confirm_email,
+    confirm_two_factor,
+    create_token,
+    create_user,
+    delete_other_sessions,
+    delete_session,
+    delete_token,
+    delete_two_factor,
+    export_me,
+    get_me,
+    list_sessions,
+    recover_account,
+    request_recovery,
+)
 from phresh_client.models import (
     Cleaning,
     CleaningCreate,
@@ -39,11 +54,14 @@ from phresh_client.models import (
     CleaningType,
     CleaningUpdate,
     CleaningUpdateBody,
+    Confirmation,
+    ConfirmationBody,
     Evaluation,
     EvaluationCreate,
     EvaluationCreateBody,
     Event,
     EventType,
+    Export,
     Login,
     Offer,
     OfferCreate,
@@ -52,8 +70,16 @@ from phresh_client.models import (
     Problem,
     Profile,
     PublicUser,
+    Recovery,
+    RecoveryBody,
+    RecoveryRequest,
+    RecoveryRequestBody,
+    Secret,
+    Session,
     Stats,
     Token,
+    TwoFactor,
+    TwoFactorBody,
     User,
     UserCreate,
     UserCreateBody,
@@ -116,6 +142,33 @@ assert not isinstance(refused.parsed, Token | None)
 assert refused.parsed.status == refused.status_code
 me = got(User, get_me.sync(client=anna))
 assert me.email == annas.new_user.email
+
+# The logins of an account. A registration is one too.
+sessions: list[Session] = got(list, list_sessions.sync(client=anna))
+assert [session.is_current for session in sessions] == [True, False]
+ended = delete_session.sync_detailed(sessions[1].id, client=anna)
+assert ended.status_code is HTTPStatus.NO_CONTENT
+problem_of(HTTPStatus.NOT_FOUND, delete_session.sync(sessions[1].id, client=anna))
+assert delete_other_sessions.sync_detailed(client=anna).status_code is HTTPStatus.NO_CONTENT
+assert len(got(list, list_sessions.sync(client=anna))) == 1
+
+# A second factor, which only a right code switches on.
+secret = got(Secret, begin_two_factor.sync(client=anna))
+assert secret.secret in secret.uri
+wrong_code = TwoFactorBody(TwoFactor(code="000000"))
+problem_of(HTTPStatus.UNPROCESSABLE_ENTITY, confirm_two_factor.sync(client=anna, body=wrong_code))
+removed = delete_two_factor.sync_detailed(client=anna)
+assert removed.status_code is HTTPStatus.NO_CONTENT
+
+# Mails, and a link that is not valid.
+again = ConfirmationBody(Confirmation(email=annas.new_user.email))
+sent = confirm_email.sync_detailed(client=anyone, body=again)
+assert sent.status_code is HTTPStatus.NO_CONTENT
+forgotten = RecoveryRequestBody(RecoveryRequest(email=annas.new_user.email))
+sent = request_recovery.sync_detailed(client=anyone, body=forgotten)
+assert sent.status_code is HTTPStatus.NO_CONTENT
+expired = RecoveryBody(Recovery(token="x" * 43, password=PASSWORD))
+problem_of(HTTPStatus.UNPROCESSABLE_ENTITY, recover_account.sync(client=anyone, body=expired))
 
 # Anyone may post, without a token too. Nobody owns what a guest has posted. The generator's types
 # know no optional token.
@@ -216,7 +269,10 @@ events: list[Event] = got(list, list_events.sync(client=anyone, limit=1))
 assert events[0].event_type is EventType.IS_UPDATE
 assert events[0].status is CleaningStatus.COMPLETED
 
-# Delete, log out.
+# Export, delete, log out.
+export = got(Export, export_me.sync(client=ben))
+assert export.account.username == ben_name
+assert [offer.cleaning_id for offer in export.offers] == [attic.id]
 cellar = next(each for each in found if each.cleaning_type is CleaningType.DUST_UP)
 deleted = delete_cleaning.sync_detailed(cellar.id, client=anna)
 assert deleted.status_code is HTTPStatus.NO_CONTENT

@@ -52,6 +52,36 @@ assert.equal(mistaken.error.status, mistaken.response.status);
 const me = await anna.client.GET("/api/users/me/");
 assert.equal(me.data?.email, anna.email);
 
+// The logins of an account. A registration is one too.
+const all = "/api/users/me/sessions/";
+const sessions = (await anna.client.GET(all)).data ?? [];
+assert.deepEqual(sessions.map((session) => session.is_current), [true, false]);
+const first = { params: { path: { session_id: sessions[1]!.id } } };
+const one = "/api/users/me/sessions/{session_id}/";
+assert.equal((await anna.client.DELETE(one, first)).response.status, 204);
+assert.equal((await anna.client.DELETE(one, first)).error?.status, 404);
+assert.equal((await anna.client.DELETE(all)).response.status, 204);
+assert.equal((await anna.client.GET(all)).data?.length, 1);
+
+// A second factor, which only a right code switches on.
+const factor = "/api/users/me/two-factor/";
+const { data: secret } = await anna.client.POST(factor);
+assert(secret?.uri.includes(secret.secret));
+const guessed = await anna.client.PUT(factor, { body: { two_factor: { code: "000000" } } });
+assert.equal(guessed.error?.status, 422);
+assert.equal((await anna.client.DELETE(factor)).response.status, 204);
+
+// Mails, and a link that is not valid.
+const { email } = anna;
+const resent = await anyone.POST("/api/users/confirmation/", { body: { confirmation: { email } } });
+assert.equal(resent.response.status, 204);
+const forgotten = await anyone.POST("/api/users/recovery/", { body: { recovery: { email } } });
+assert.equal(forgotten.response.status, 204);
+const expired = await anyone.PUT("/api/users/recovery/", {
+  body: { recovery: { token: "x".repeat(43), password } },
+});
+assert.equal(expired.error?.status, 422);
+
 // Anyone may post, without a token too. Nobody owns what a guest has posted.
 const guest = await anyone.POST("/api/cleanings/", {
   body: { new_cleaning: { name: `Guest ${run}`, price: 29.99 } },
@@ -187,7 +217,10 @@ const feed = await anyone.GET("/api/feed/cleanings/", { params: { query: { limit
 assert.equal(feed.data?.[0]?.event_type, "is_update");
 assert.equal(feed.data[0].status, "completed");
 
-// Delete, log out.
+// Export, delete, log out.
+const exported = await ben.client.GET("/api/users/me/export/");
+assert.equal(exported.data?.account.username, ben.username);
+assert.deepEqual(exported.data.offers.map((offer) => offer.cleaning_id), [attic.id]);
 const cellar = found.find((cleaning) => cleaning.cleaning_type === "dust_up");
 assert(cellar);
 const gone = { params: { path: { cleaning_id: cellar.id } } };

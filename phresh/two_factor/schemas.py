@@ -33,7 +33,7 @@ class TwoFactorSchema(Schema):
     )
 
 
-class SecretSchema(Schema):
+class TwoFactorSecretSchema(Schema):
     """The secret of a second factor. It is not shown again."""
 
     secret = fields.String(
@@ -49,7 +49,7 @@ class SecretSchema(Schema):
     )
 
 
-class RecoveryCodesSchema(Schema):
+class NewRecoveryCodesSchema(Schema):
     """The recovery codes of an account. They are not shown again."""
 
     recovery_codes = fields.List(

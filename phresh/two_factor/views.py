@@ -10,10 +10,10 @@ from phresh.accounts.services import require_password_or_recent_login
 from phresh.accounts.tokens import current_account, login_required, require_recent_login
 from phresh.database.transactions import fetch, fetch_autocommit
 from phresh.two_factor.schemas import (
+    NewRecoveryCodesSchema,
     PasswordSchema,
-    RecoveryCodesSchema,
-    SecretSchema,
     TwoFactorSchema,
+    TwoFactorSecretSchema,
 )
 from phresh.web.arguments import envelope
 from phresh.web.blueprint import Blueprint
@@ -25,7 +25,7 @@ blp = Blueprint("two-factor", __name__, url_prefix="/api/users/me/two-factor")
 @blp.post("/", tags=["users"])
 @login_required
 @blp.arguments(envelope("two_factor", PasswordSchema, required=False), example={})
-@blp.response(200, SecretSchema, holds=SECRETS)
+@blp.response(200, TwoFactorSecretSchema, holds=SECRETS)
 @blp.alt_response(403)
 @blp.alt_response(409)
 def begin_two_factor(confirmation: dict[str, str]) -> dict[str, str]:
@@ -47,7 +47,7 @@ def begin_two_factor(confirmation: dict[str, str]) -> dict[str, str]:
 @blp.put("/", tags=["users"])
 @login_required
 @blp.arguments(envelope("two_factor", TwoFactorSchema))
-@blp.response(200, RecoveryCodesSchema, holds=SECRETS)
+@blp.response(200, NewRecoveryCodesSchema, holds=SECRETS)
 @blp.alt_response(403)
 @blp.alt_response(409)
 def confirm_two_factor(confirmation: dict[str, str]) -> dict[str, list[str]]:

@@ -7,8 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from phresh.accounts import audit
 from phresh.accounts.mails import RECOVERY_MINUTES
 from tests.tools.jobs import run_jobs
+from tests.tools.processes import wait_until
 from tests.tools.users import PASSWORD
 
 USERS = "/api/users/"
@@ -190,6 +192,76 @@ def test_one_of_two_uses_of_a_token_at_the_same_time_succeeds(mail_app, anna, to
         assert sorted(pool.map(use, range(5))) == [204, 422, 422, 422, 422]
 
 
+@pytest.fixture
+def at_the_same_time(monkeypatch, sql):
+    """Run a request while another one, which is about to commit, holds its locks."""
+    waiting = """
+        SELECT count(*) > 0 FROM pg_stat_activity
+        WHERE datname = current_database() AND pg_blocking_pids(pid) <> '{}'
+    """
+
+    def run(action, first, second):
+        """Return the status of both.
+
+        :param action: of the line in the audit log, which ``first`` writes when it has its locks
+        """
+        record, begun = audit.record, []
+
+        def record_during_another(recorded, **about):
+            record(recorded, **about)
+            if recorded == action and not begun:
+                begun.append(pool.submit(second))
+                assert wait_until(lambda: begun[0].done() or sql(waiting) == [(True,)])
+
+        monkeypatch.setattr(audit, "record", record_during_another)
+        with ThreadPoolExecutor(1) as pool:
+            status = first()
+            return status, begun[0].result()
+
+    return run
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_login_with_the_old_password_during_a_recovery_leaves_no_valid_token(
+    mail_app, anna, token, sql, at_the_same_time, is_first
+):
+    found = token(RECOVERY, anna.email)
+
+    def old_login():
+        return log_in(mail_app.test_client(), PASSWORD)
+
+    def recovery():
+        return recover(mail_app.test_client(), found).status_code
+
+    if is_first:
+        assert at_the_same_time("logged_in", old_login, recovery) == (200, 204)
+    else:
+        assert at_the_same_time("password_recovered", recovery, old_login) == (204, 400)
+    assert sql("SELECT count(*) FROM tokens") == [(0,)]
+    assert log_in(mail_app.test_client(), NEW) == 200
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_confirmation_during_a_change_does_not_confirm_the_new_address(
+    mail_app, anna, token, at_the_same_time, is_first
+):
+    found = token(CONFIRMATION, anna.email)
+
+    def confirmation():
+        return confirm(mail_app.test_client(), found).status_code
+
+    def change():
+        new = {"user_update": {"email": "anna@new.example", "old_password": PASSWORD}}
+        return mail_app.test_client().patch(ME, json=new, headers=bearer(anna)).status_code
+
+    if is_first:
+        assert at_the_same_time("email_confirmed", confirmation, change) == (204, 200)
+    else:
+        assert at_the_same_time("email_changed", change, confirmation) == (200, 422)
+    changed = mail_app.test_client().get(ME, headers=bearer(anna)).json
+    assert (changed["email"], changed["email_verified"]) == ("anna@new.example", False)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -270,14 +342,26 @@ def test_a_server_that_sends_no_mail_says_so(make_app, anna, path):
     assert response.json["detail"] == "This server sends no mail."
 
 
+@pytest.mark.parametrize("path", [CONFIRMATION, RECOVERY])
+def test_the_statements_are_the_same_for_every_address(client, anna, statements, path):
+    member, seen = path.split("/")[-2], []
+    for email in (anna.email, "nobody@phresh.example"):
+        statements.clear()
+        assert client.post(path, json={member: {"email": email}}).status_code == 204
+        seen.append(statements[:])
+    assert len(seen[0]) > 1
+    assert seen[0] == seen[1]
+
+
 @pytest.mark.slow
-def test_the_time_is_the_same_for_every_address(mail_app, make_app, anna):
-    client = make_app(RATELIMIT_ENABLED=False).test_client()
+@pytest.mark.parametrize("path", [CONFIRMATION, RECOVERY])
+def test_the_time_is_the_same_for_every_address(make_app, anna, path):
+    client, member = make_app(RATELIMIT_ENABLED=False).test_client(), path.split("/")[-2]
     times = {anna.email: [], "nobody@phresh.example": []}
     for _ in range(50):
         for email, seconds in times.items():
             began = time.perf_counter()
-            client.post(RECOVERY, json={"recovery": {"email": email}})
+            assert client.post(path, json={member: {"email": email}}).status_code == 204
             seconds.append(time.perf_counter() - began)
     known, unknown = (statistics.median(seconds) for seconds in times.values())
     assert 0.5 < known / unknown < 2

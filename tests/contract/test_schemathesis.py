@@ -49,7 +49,9 @@ def served(make_database, tmp_path):
         db.engine.dispose()
     (tmp_path / "data.json").write_text(json.dumps(data))
     cheap = {"ARGON2_TIME_COST": "1", "ARGON2_MEMORY_COST": "8", "RATELIMIT_ENABLED": "false"}
-    served = Phresh(copy_checkout(tmp_path / "checkout"), url, **cheap)
+    # No worker runs, so no mail is sent; but one can be asked for.
+    mail = {"MAIL_URL": "memory:", "ACCOUNT_URL": "https://phresh.example/account"}
+    served = Phresh(copy_checkout(tmp_path / "checkout"), url, **cheap, **mail)
     yield served
     served.stop()
 

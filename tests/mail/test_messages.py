@@ -63,6 +63,13 @@ def test_a_mail_uses_the_same_values_in_every_language(name):
         assert all(each == found[0] for each in found)
 
 
+@pytest.mark.parametrize("name", messages.names())
+def test_links_stay_whole_in_the_file_of_an_english_mail(name):
+    message = make(name)
+    shown = sum(part.get_content().count(VALUES["link"]) for part in message.iter_parts())
+    assert message.as_bytes().count(VALUES["link"].encode()) == shown
+
+
 def test_a_value_that_is_missing_is_an_error():
     with pytest.raises(UndefinedError):
         messages.make("recovery", "en", to="a@b.example", sender="a@b.example", username="anna")

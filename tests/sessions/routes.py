@@ -26,4 +26,12 @@ FEATURE = Feature(
         Route("DELETE", ALL, (401, 204, 204)),
         Route("DELETE", ONE, (401, 404, 204), errors={404}),
     ],
+    fuzz={
+        "delete_session": """
+            INSERT INTO tokens (hash, user_id, expires_at)
+            SELECT sha256(convert_to('other-' || n, 'UTF8')), 1, now() + interval '1 day'
+            FROM generate_series(1, 90) n
+            RETURNING encode(substr(hash, 1, 8), 'hex') AS session_id
+        """
+    },
 )

@@ -99,9 +99,10 @@ class Feature:
     :param rows: for each table of the feature, SQL that inserts a row; tables that it refers to
         have rows already
     :param fuzz: for an operation id, SQL that makes what schemathesis' requests of that operation
-        need; its last statement returns the values of the path parameters, a row for each request.
-        ``user-1`` sends the requests. There are 9,999 users, with the ids 1 to 9999; each path that
-        has a username has ``user-2``
+        need; its last statement returns the values of the path parameters, if there are any, a row
+        for each request. ``user-1`` sends the requests, those with an id of 1000 or more what ends
+        a login of the sender. There are 9,999 users, with the ids 1 to 9999; each path that has a
+        username has ``user-2``
     :param correct: makes a request of schemathesis valid by what the document cannot express; it
         is called with the operation id and the case
     :param undocumented: messages of validation errors that the document cannot express

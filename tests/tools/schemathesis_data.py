@@ -1,6 +1,6 @@
 """Rows, cursors and path parameters for the requests that schemathesis generates."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -17,6 +17,7 @@ from tests.tools.users import PASSWORD
 VALUES: dict[type, Any] = {
     int: 7,
     Decimal: Decimal("29.99"),
+    str: "3f786850e387550f",
     datetime: datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
 }
 
@@ -37,15 +38,21 @@ def fill(connection: Connection) -> dict[str, list[dict[str, Any]]]:
         "INSERT INTO profiles (user_id) SELECT id FROM users",
         """
         INSERT INTO tokens (hash, user_id, expires_at)
-        SELECT sha256(convert_to('token-' || id, 'UTF8')), id, 'infinity' FROM users
+        SELECT sha256(convert_to('token-' || id, 'UTF8')), id, now() + interval '1 day' FROM users
         """,
     ):
         connection.exec_driver_sql(statement)
     return {
-        operation: [dict(row) for row in connection.exec_driver_sql(statement).mappings()]
+        operation: [dict(row) for row in rows_of(connection, statement)]
         for feature in features().values()
         for operation, statement in feature.fuzz.items()
     }
+
+
+def rows_of(connection: Connection, statement: str) -> Iterable[Mapping[str, Any]]:
+    """Return the rows of the last statement, none if it returns none."""
+    result = connection.exec_driver_sql(statement)
+    return result.mappings() if result.returns_rows else ()
 
 
 def cursors(app: Flask) -> dict[str, dict[str, str]]:

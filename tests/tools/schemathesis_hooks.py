@@ -12,10 +12,13 @@ from tests.tools.features import features
 
 # {"cursors": ..., "paths": ...}, of tests/tools/schemathesis_data.py
 DATA = json.loads(Path(os.environ["SCHEMATHESIS_DATA"]).read_text())
-PATHS = {operation: itertools.cycle(rows) for operation, rows in DATA["paths"].items()}
+PATHS = {operation: itertools.cycle(rows) for operation, rows in DATA["paths"].items() if rows}
 STRANGERS = itertools.count(1_000)
-# These make the token, or the password, of the request invalid.
-ENDING = {"delete_me", "delete_token", "update_me"}
+# These make the password, a token or the second factor of the sender invalid: others send them.
+ENDING = {
+    *("delete_me", "delete_token", "update_me", "delete_other_sessions"),
+    *("begin_two_factor", "confirm_two_factor", "delete_two_factor"),
+}
 UNDOCUMENTED = {message for feature in features().values() for message in feature.undocumented}
 
 

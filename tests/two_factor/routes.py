@@ -6,6 +6,7 @@ import pyotp
 
 from tests.accounts.routes import logged_in_long_ago
 from tests.tools.features import Feature, Route
+from tests.tools.users import PASSWORD
 
 TWO_FACTOR = "/api/users/me/two-factor/"
 SECRET = "JBSWY3DPEHPK3PXP" * 2
@@ -39,6 +40,16 @@ class CurrentCode(Mapping):
         return 1
 
 
+def correct(operation, case):
+    """Let schemathesis send the right code and password."""
+    if operation in ("begin_two_factor", "confirm_two_factor") and isinstance(case.body, dict):
+        for values in case.body.values():
+            if "code" in values:
+                values["code"] = pyotp.TOTP(SECRET).now()
+            if "old_password" in values:
+                values["old_password"] = PASSWORD
+
+
 FEATURE = Feature(
     routes=[
         Route("POST", TWO_FACTOR, (401, 200, 200), errors={403, 409}),
@@ -56,5 +67,12 @@ FEATURE = Feature(
         Route("DELETE", TWO_FACTOR, (401, 204, 204), errors={403, 404}, prepare=two_factor),
         Route("DELETE", TWO_FACTOR, (401, 404, 404)),
         Route("DELETE", TWO_FACTOR, (401, 403, 403), prepare=logged_in_long_ago),
-    ]
+    ],
+    fuzz={
+        "confirm_two_factor": f"""
+            INSERT INTO two_factors (user_id, secret) SELECT id, '{SECRET}' FROM users
+            WHERE id >= 1000
+        """
+    },
+    correct=correct,
 )
