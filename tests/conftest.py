@@ -25,7 +25,7 @@ from phresh import create_app
 from phresh.config import read_settings
 from phresh.database.base import db
 from phresh.database.statements import Query
-from phresh.database.transactions import UnitOfWork
+from phresh.database.transactions import UnitOfWork, fetch, transaction
 from phresh.serving.logs import JSONFormatter
 from phresh.web.app import App
 from tests.tools.contract import ContractClient
@@ -243,6 +243,17 @@ def run(app) -> Any:
         return result.exit_code, result.output
 
     return invoke
+
+
+@pytest.fixture
+def write(app) -> Any:
+    """Run a query of ours that writes, in a transaction as a view does; gives its rows."""
+
+    def run_query(query: Query) -> Any:
+        with app.app_context():
+            return transaction(fetch)(query)
+
+    return run_query
 
 
 @pytest.fixture

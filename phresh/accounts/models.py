@@ -203,6 +203,7 @@ class Profile(Base):
     phone_number: Mapped[str | None] = mapped_column(Text)
     bio: Mapped[str | None] = mapped_column(Text)
     image: Mapped[str | None] = mapped_column(Text)
+    hidden_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # by an operator
 
 
 USER_AGENT_MAX = 200

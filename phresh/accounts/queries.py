@@ -45,7 +45,12 @@ HAS_TWO_FACTOR = exists(
 )
 # With null for each member where there is no profile: it is inserted when it is first changed.
 PROFILE = (
-    select(row_json(Profile.full_name, Profile.phone_number, Profile.bio, Profile.image))
+    select(
+        row_json(
+            *(Profile.full_name, Profile.phone_number, Profile.bio, Profile.image),
+            Profile.hidden_at.is_not(None).label("is_hidden"),
+        )
+    )
     .select_from(
         select(literal_column("1")).subquery().outerjoin(Profile, Profile.user_id == User.id)
     )

@@ -52,6 +52,10 @@ IMAGE = {
     "example": "https://phresh.example/anna.jpg",
     "format": "uri",
 }
+HIDDEN = {
+    "description": "Whether an operator has hidden it. Only its user can read it then.",
+    "example": False,
+}
 PASSWORD = {
     "description": f"{PASSWORD_MIN} to {PASSWORD_MAX} characters of any kind except NUL; not one "
     "of the most common passwords, the username or the email.",
@@ -153,6 +157,7 @@ class OwnProfileSchema(Schema):
     phone_number = fields.String(required=True, allow_none=True, metadata=PHONE_NUMBER)
     bio = fields.String(required=True, allow_none=True, metadata=BIO)
     image = fields.String(required=True, allow_none=True, metadata=IMAGE)
+    is_hidden = fields.Boolean(required=True, metadata=HIDDEN)
 
 
 class UserSchema(Schema):

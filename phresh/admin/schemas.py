@@ -85,6 +85,32 @@ class AccountUpdateSchema(Schema):
             raise ValidationError("Needed to disable an account.", "reason")
 
 
+class VisibilitySchema(Schema):
+    """Whether something is hidden."""
+
+    is_hidden = Flag(
+        required=True,
+        metadata={
+            "description": "True hides it from others than its owner, false shows it again.",
+            "example": False,
+        },
+    )
+    reason = Text(max_length=REASON_MAX, blank=False, metadata=REASON)
+
+    @validates_schema(skip_on_field_errors=True)
+    def _require_reason(self, data: dict[str, Any], **_: Any) -> None:
+        if data["is_hidden"] and "reason" not in data:
+            raise ValidationError("Needed to hide something.", "reason")
+
+
+def _account_id(description: str) -> fields.Integer:
+    """Return the field for the id of an account, or null."""
+    metadata = {"format": "int32", "minimum": 1, "maximum": INTEGER_MAX}
+    return fields.Integer(
+        required=True, allow_none=True, metadata={"description": description, **metadata}
+    )
+
+
 class AuditLogLineSchema(Schema):
     """A line of the audit log."""
 
@@ -93,27 +119,11 @@ class AuditLogLineSchema(Schema):
     action = fields.String(
         required=True, metadata={"description": "What was done.", "example": "logged_in"}
     )
-    actor_id = fields.Integer(
-        required=True,
-        allow_none=True,
-        metadata={
-            "description": "The id of the account that has done it; null for a login, and for a "
-            "command on the machine.",
-            "format": "int32",
-            "minimum": 1,
-            "maximum": INTEGER_MAX,
-        },
+    actor_id = _account_id(
+        "The id of the account that has done it; null for a login, and for a command on the "
+        "machine."
     )
-    user_id = fields.Integer(
-        required=True,
-        allow_none=True,
-        metadata={
-            "description": "The id of the account that it was done to; null if it is of none.",
-            "format": "int32",
-            "minimum": 1,
-            "maximum": INTEGER_MAX,
-        },
-    )
+    user_id = _account_id("The id of the account that it was done to; null if it is of none.")
     target = fields.String(
         required=True,
         allow_none=True,

@@ -5,6 +5,7 @@ from phresh.accounts.mails import RECOVERY_MINUTES
 from phresh.accounts.models import RECOVERY
 from phresh.accounts.queries import deleted_tokens, disabled_user, id_of_user, key_of_user
 from phresh.admin.queries import made_operator
+from phresh.database.statements import Query
 from phresh.database.transactions import fetch
 
 
@@ -29,6 +30,22 @@ def set_operator(username: str, *, is_operator: bool) -> bool:
     found = fetch(made_operator(username=username, is_superuser=is_operator))
     for (user_id,) in found:
         audit.record("operator_made" if is_operator else "operator_removed", user_id=user_id)
+    return bool(found)
+
+
+def set_hidden(
+    query: Query, kind: str, target: str, *, is_hidden: bool, reason: str | None = None
+) -> bool:
+    """Hide something from others than its owner, or show it again; return whether it is there.
+
+    :param query: hides or shows it, and selects the id of the user that it is of
+    :param kind: what it is, in the audit log
+    :param target: which one
+    """
+    found = fetch(query)
+    for (user_id,) in found:
+        action = f"{kind}_{'hidden' if is_hidden else 'shown'}"
+        audit.record(action, user_id=user_id, target=target, reason=reason)
     return bool(found)
 
 

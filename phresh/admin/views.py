@@ -13,9 +13,13 @@ from phresh.admin.schemas import (
     AccountUpdateSchema,
     AuditLogLineSchema,
     AuditPageSchema,
+    VisibilitySchema,
 )
+from phresh.cleanings.queries import hidden_cleaning
 from phresh.database.transactions import fetch
+from phresh.evaluations.queries import hidden_evaluation
 from phresh.mail import sending
+from phresh.profiles.queries import hidden_profile
 from phresh.web.arguments import envelope
 from phresh.web.blueprint import Blueprint
 from phresh.web.pages import LINK
@@ -24,6 +28,8 @@ from phresh.web.responses import CONTACT_DATA
 blp = Blueprint(
     "admin", __name__, url_prefix="/api/admin", description="What only operators may do"
 )
+
+VISIBILITY = envelope("visibility", VisibilitySchema)  # one schema of the document
 
 
 @blp.get("/accounts/")
@@ -74,7 +80,10 @@ def update_account(change: dict[str, Any], username: str) -> str:
 @blp.response(204)
 @blp.alt_response(404)
 def end_sessions(username: str) -> None:
-    """End all logins of an account"""
+    """End all logins of an account
+
+    Their tokens become invalid at once.
+    """
     services.end_sessions(_user_id(username))
 
 
@@ -97,11 +106,60 @@ def remove_two_factor(username: str) -> None:
 @blp.alt_response(404)
 @blp.alt_response(503)
 def send_recovery(username: str) -> None:
-    """Send an account the mail to set a new password"""
+    """Send an account the mail to set a new password
+
+    To its email address. The link in the mail works once, for an hour.
+    """
     user_id = _user_id(username)
     if not sending.is_configured():
         abort(503, message="This server sends no mail.")
     services.send_recovery(user_id)
+
+
+@blp.patch("/cleanings/<id:cleaning_id>/")
+@operator_required
+@blp.arguments(VISIBILITY)
+@blp.response(204)
+@blp.alt_response(404)
+def update_cleaning_visibility(change: dict[str, Any], cleaning_id: int) -> None:
+    """Hide or show a cleaning
+
+    A hidden one is there only for its owner, and for the cleaner whose offer was accepted.
+    """
+    query = hidden_cleaning(cleaning_id=cleaning_id, is_hidden=change["is_hidden"])
+    if not services.set_hidden(query, "cleaning", f"cleaning {cleaning_id}", **change):
+        abort(404, message="There is no such cleaning.")
+
+
+@blp.patch("/evaluations/<id:cleaning_id>/")
+@operator_required
+@blp.arguments(VISIBILITY)
+@blp.response(204)
+@blp.alt_response(404)
+def update_evaluation_visibility(change: dict[str, Any], cleaning_id: int) -> None:
+    """Hide or show the evaluation of a cleaning
+
+    A hidden one is there only for its author. It counts in no average.
+    """
+    query = hidden_evaluation(cleaning_id=cleaning_id, is_hidden=change["is_hidden"])
+    target = f"evaluation of cleaning {cleaning_id}"
+    if not services.set_hidden(query, "evaluation", target, **change):
+        abort(404, message="The cleaning has no evaluation.")
+
+
+@blp.patch("/profiles/<username:username>/")
+@operator_required
+@blp.arguments(VISIBILITY)
+@blp.response(204)
+@blp.alt_response(404)
+def update_profile_visibility(change: dict[str, Any], username: str) -> None:
+    """Hide or show a profile
+
+    A hidden one is there only for its user. What they have posted stays.
+    """
+    query = hidden_profile(username=username, is_hidden=change["is_hidden"])
+    if not services.set_hidden(query, "profile", "profile", **change):
+        _reject_username()
 
 
 @blp.get("/audit-log/")

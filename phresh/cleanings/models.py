@@ -74,6 +74,7 @@ class Cleaning(Base):
     status: Mapped[str] = mapped_column(Text, server_default=text("'open'"))
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    hidden_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # by an operator
 
 
 # What a search looks through, in lower case; the index has its trigrams. There is a blank before

@@ -10,13 +10,17 @@ from sqlalchemy import (
     Executable,
     Numeric,
     Select,
+    case,
     cast,
+    column,
     delete,
+    exists,
     func,
     insert,
     literal_column,
     or_,
     select,
+    table,
     update,
 )
 
@@ -52,9 +56,15 @@ FIXED = ("cleaning_type", "price")  # once it is taken
 COLUMNS = (
     *(Cleaning.id, Cleaning.name, Cleaning.description, Cleaning.cleaning_type, Cleaning.price),
     *(Cleaning.status, public_user(Cleaning.owner_id).label("owner")),
-    *(Cleaning.created_at, Cleaning.updated_at),
+    *(Cleaning.hidden_at.is_not(None).label("is_hidden"), Cleaning.created_at, Cleaning.updated_at),
 )
 RENDERED = row_json(*COLUMNS).label("json")
+
+# Of a page. It needs no index of its own: hidden rows are few, and a page skips them.
+IS_PUBLIC = Cleaning.hidden_at.is_(None)
+
+# That feature stands on this one, which so cannot import its model.
+OFFERS = table("offers", column("cleaning_id"), column("user_id"), column("status")).c
 
 
 def cleaning_page(
@@ -102,8 +112,8 @@ def _part_of_types(
 ) -> Select[Any]:
     # An index has the rows of one type in order, but not those of two.
     types = [[Cleaning.cleaning_type == values[f"kind_{i}"]] for i in range(count)] or [[]]
-    parts = [page.part(select(RENDERED).where(*conditions, *each), Cleaning) for each in types]
-    return page.merged(parts)
+    shown = select(RENDERED).where(IS_PUBLIC, *conditions)
+    return page.merged([page.part(shown.where(*each), Cleaning) for each in types])
 
 
 def _pass_filters(values: Mapping[str, Value]) -> list[ColumnElement[bool]]:
@@ -141,7 +151,7 @@ def _searched_page(page: Page, **values: Value) -> Executable:
     """Search nearby rows; where they do not fill the page, sort all rows that have the words."""
     kinds = (values["kind_0"], values["kind_1"])
     is_of_type = or_(_is_any(kinds[0], ""), *(Cleaning.cleaning_type == kind for kind in kinds))
-    conditions = [*_pass_filters(values), is_of_type]
+    conditions = [IS_PUBLIC, *_pass_filters(values), is_of_type]
     patterns = [values[f"word_{i}"] for i in range(WORDS_MAX)]
 
     keys = page.order.columns(Cleaning)
@@ -182,25 +192,43 @@ def _pattern(word: str) -> str:
 
 @query
 def cleaning_by_id(*, cleaning_id: Value) -> Executable:
-    """Select a cleaning."""
-    return select(RENDERED).where(Cleaning.id == cleaning_id)
-
-
-def _job(cleaning_id: Value) -> Select[Any]:
-    job: Any = select(Cleaning.owner_id, Cleaning.status)
-    return job.where(Cleaning.id == cleaning_id)
+    """Select a cleaning as everyone may see it."""
+    return select(RENDERED).where(Cleaning.id == cleaning_id, IS_PUBLIC)
 
 
 @query
-def job_by_id(*, cleaning_id: Value) -> Executable:
-    """Select the owner and the status of a cleaning."""
-    return _job(cleaning_id)
+def seen_cleaning(*, cleaning_id: Value, viewer_id: Value) -> Executable:
+    """Select a cleaning as a certain user may see it: a hidden one has an owner and a cleaner."""
+    takes = or_(OFFERS.status == "accepted", OFFERS.status == "completed")
+    seen = or_(IS_PUBLIC, Cleaning.owner_id == viewer_id, _has_offer(viewer_id, takes))
+    return select(RENDERED).where(Cleaning.id == cleaning_id, seen)
+
+
+def _has_offer(user_id: Value, *conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+    of_user = (OFFERS.cleaning_id == Cleaning.id, OFFERS.user_id == user_id)
+    return exists(select(OFFERS.status).where(*of_user, *conditions))
+
+
+def _job(cleaning_id: Value, user_id: Value) -> Select[Any]:
+    job: Any = select(Cleaning.owner_id, Cleaning.status, Cleaning.hidden_at.is_not(None))
+    # Not as it is seen: each bidder can still read and rescind the own offer.
+    known = or_(IS_PUBLIC, Cleaning.owner_id == user_id, _has_offer(user_id))
+    return job.where(Cleaning.id == cleaning_id, known)
 
 
 @query
-def locked_job(*, cleaning_id: Value) -> Executable:
+def job_by_id(*, cleaning_id: Value, user_id: Value) -> Executable:
+    """Select the owner and the status of a cleaning, and whether it is hidden.
+
+    :param user_id: the current user; a hidden cleaning has only its owner and its bidders
+    """
+    return _job(cleaning_id, user_id)
+
+
+@query
+def locked_job(*, cleaning_id: Value, user_id: Value) -> Executable:
     """Select the same, and lock the row until this transaction ends."""
-    return _job(cleaning_id).with_for_update(of=Cleaning)
+    return _job(cleaning_id, user_id).with_for_update(of=Cleaning)
 
 
 @query
@@ -240,3 +268,13 @@ def deleted_cleaning(*, cleaning_id: Value, owner_id: Value = None) -> Executabl
     if owner_id is not None:
         deleted = deleted.where(Cleaning.owner_id == owner_id, Cleaning.status == "open")
     return deleted
+
+
+@query
+def hidden_cleaning(*, cleaning_id: Value, is_hidden: Value) -> Executable:
+    """Hide a cleaning, or show it again; select its owner.
+
+    Its ``updated_at`` stays: for the feed, it has not changed.
+    """
+    hidden = update(Cleaning).where(Cleaning.id == cleaning_id)
+    return hidden.values(hidden_at=case((is_hidden, func.now()))).returning(Cleaning.owner_id)

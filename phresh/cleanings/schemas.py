@@ -105,6 +105,14 @@ class CleaningSchema(Schema):
     )
     status = fields.String(required=True, validate=CLEANING_STATUS)
     owner = PublicUser("Who posted it; null if a guest did, or if the account was deleted.")
+    is_hidden = fields.Boolean(
+        required=True,
+        metadata={
+            "description": "Whether an operator has hidden it. Only its owner and its accepted "
+            "cleaner can read it then.",
+            "example": False,
+        },
+    )
     created_at = fields.AwareDateTime(required=True, metadata=CREATED_AT)
     updated_at = fields.AwareDateTime(required=True, metadata=UPDATED_AT)
 

@@ -10,6 +10,7 @@ from phresh.accounts.tokens import (
     current_account,
     current_account_or_none,
     login_not_required,
+    login_optional,
     login_required,
     login_to_post,
     reject_token,
@@ -66,15 +67,20 @@ def create_cleaning(cleaning: dict[str, Any]) -> tuple[str, dict[str, str]]:
 
 
 @blp.get("/<id:cleaning_id>/")
-@login_not_required
+@login_optional
 @blp.response(200, CleaningSchema)
 @blp.alt_response(404)
 def get_cleaning(cleaning_id: int) -> str:
     """Get a cleaning
 
-    Everyone can read it, whatever its status.
+    Everyone can read it, whatever its status. One that an operator has hidden is 404, except for
+    its owner and its accepted cleaner.
     """
-    return _one(fetch(queries.cleaning_by_id(cleaning_id=cleaning_id)))[0]
+    account = current_account_or_none()
+    if account is None:
+        return _one(fetch(queries.cleaning_by_id(cleaning_id=cleaning_id)))[0]
+    seen = queries.seen_cleaning(cleaning_id=cleaning_id, viewer_id=account.user_id)
+    return _one(fetch(seen))[0]
 
 
 @blp.route("/<id:cleaning_id>/", methods=["PATCH", "PUT"])
@@ -117,8 +123,10 @@ def _write(cleaning_id: int, query: Query, consequence: str) -> str:
     :param consequence: what is no longer possible once the cleaning is taken
     """
     if not (rows := fetch(query)):
-        owner_id, status = _one(fetch(queries.locked_job(cleaning_id=cleaning_id)))
-        if owner_id != current_account().user_id:
+        user_id = current_account().user_id
+        job = queries.locked_job(cleaning_id=cleaning_id, user_id=user_id)
+        owner_id, status, _ = _one(fetch(job))
+        if owner_id != user_id:
             abort(403, message="Only the owner can change or delete a cleaning.")
         if status != "open":
             abort(409, message=f"The cleaning is {status}; {consequence}.")

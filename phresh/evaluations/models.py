@@ -53,3 +53,4 @@ class Evaluation(Base):
     comment: Mapped[str | None] = mapped_column(Text)
     no_show: Mapped[bool] = mapped_column(server_default=false())
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    hidden_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # by an operator

@@ -1,12 +1,18 @@
 """The queries on evaluations."""
 
+from typing import Any
+
 from sqlalchemy import (
     Double,
     Executable,
+    Select,
+    case,
     cast,
     func,
     insert,
+    or_,
     select,
+    update,
 )
 
 from phresh.accounts.queries import public_user
@@ -23,8 +29,10 @@ RENDERED = row_json(
     public_user(Evaluation.owner_id).label("owner"),
     *(Evaluation.overall_rating, Evaluation.professionalism, Evaluation.completeness),
     *(Evaluation.efficiency, Evaluation.headline, Evaluation.comment, Evaluation.no_show),
+    Evaluation.hidden_at.is_not(None).label("is_hidden"),
     Evaluation.created_at,
 )
+IS_PUBLIC = Evaluation.hidden_at.is_(None)
 
 
 def evaluation_page(page: Page, cleaner_id: int) -> Query:
@@ -34,12 +42,24 @@ def evaluation_page(page: Page, cleaner_id: int) -> Query:
 
 @query
 def _evaluation_page(page: Page, *, cleaner_id: Value, **_: Value) -> Executable:
-    return page.apply(select(RENDERED).where(Evaluation.cleaner_id == cleaner_id), Evaluation)
+    given = (Evaluation.cleaner_id == cleaner_id, IS_PUBLIC)
+    return page.apply(select(RENDERED).where(*given), Evaluation)
 
 
 @query
 def evaluation_by_cleaning(*, cleaner_id: Value, cleaning_id: Value) -> Executable:
-    """Select the evaluation of a cleaner for one cleaning."""
+    """Select the evaluation of a cleaner for one cleaning, as everyone may see it."""
+    return _evaluation(cleaner_id, cleaning_id).where(IS_PUBLIC)
+
+
+@query
+def seen_evaluation(*, cleaner_id: Value, cleaning_id: Value, viewer_id: Value) -> Executable:
+    """Select the same as a certain user may see it: a hidden one, only its author."""
+    seen = or_(IS_PUBLIC, Evaluation.owner_id == viewer_id)
+    return _evaluation(cleaner_id, cleaning_id).where(seen)
+
+
+def _evaluation(cleaner_id: Value, cleaning_id: Value) -> Select[Any]:
     given = (Evaluation.cleaner_id == cleaner_id, Evaluation.cleaning_id == cleaning_id)
     return select(RENDERED).where(*given)
 
@@ -71,4 +91,11 @@ def stats(*, cleaner_id: Value) -> Executable:
             func.max(overall).label("max_overall_rating"),
             *averages.values(),
         )
-    ).where(Evaluation.cleaner_id == cleaner_id)
+    ).where(Evaluation.cleaner_id == cleaner_id, IS_PUBLIC)
+
+
+@query
+def hidden_evaluation(*, cleaning_id: Value, is_hidden: Value) -> Executable:
+    """Hide the evaluation for a cleaning, or show it again; select its author."""
+    hidden = update(Evaluation).where(Evaluation.cleaning_id == cleaning_id)
+    return hidden.values(hidden_at=case((is_hidden, func.now()))).returning(Evaluation.owner_id)

@@ -60,6 +60,14 @@ class EvaluationSchema(Schema):
     headline = fields.String(required=True, allow_none=True, metadata=HEADLINE)
     comment = fields.String(required=True, allow_none=True, metadata=COMMENT)
     no_show = fields.Boolean(required=True, metadata=NO_SHOW)
+    is_hidden = fields.Boolean(
+        required=True,
+        metadata={
+            "description": "Whether an operator has hidden it. Only its author can read it then, "
+            "and it does not count.",
+            "example": False,
+        },
+    )
     created_at = fields.AwareDateTime(required=True, metadata=CREATED_AT)
 
 

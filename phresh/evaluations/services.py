@@ -15,7 +15,7 @@ from phresh.offers.services import find_bid, lock_job
 def evaluate(cleaning_id: int, username: str, owner_id: int, values: dict[str, Any]) -> str:
     """Rate the cleaner of a taken cleaning, which completes it, and return the evaluation."""
     users = dict(fetch(locked_users(username=username, user_id=owner_id)))
-    job = lock_job(cleaning_id)
+    job = lock_job(cleaning_id, owner_id)
     cleaners = [user_id for user_id, is_named in users.items() if is_named]
     if not cleaners:
         abort(404, message="No user has this username.")

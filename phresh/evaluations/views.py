@@ -6,7 +6,13 @@ from flask import request
 from flask_smorest import abort
 
 from phresh.accounts.queries import id_of_user
-from phresh.accounts.tokens import current_account, login_not_required, login_required
+from phresh.accounts.tokens import (
+    current_account,
+    current_account_or_none,
+    login_not_required,
+    login_optional,
+    login_required,
+)
 from phresh.database.transactions import fetch
 from phresh.evaluations import queries, services
 from phresh.evaluations.schemas import (
@@ -62,16 +68,21 @@ def list_evaluations(query: dict[str, Any], username: str) -> tuple[str, dict[st
 
 
 @blp.get("/<id:cleaning_id>/")
-@login_not_required
+@login_optional
 @blp.response(200, EvaluationSchema)
 @blp.alt_response(404)
 def get_evaluation(username: str, cleaning_id: int) -> str:
     """Get a user's evaluation for a cleaning
 
-    The evaluation that the user received as the cleaner.
+    The evaluation that the user received as the cleaner. One that an operator has hidden is 404,
+    except for its author.
     """
-    cleaner_id = _id_of(username)
-    rows = fetch(queries.evaluation_by_cleaning(cleaner_id=cleaner_id, cleaning_id=cleaning_id))
+    named = {"cleaner_id": _id_of(username), "cleaning_id": cleaning_id}
+    account = current_account_or_none()
+    if account is None:
+        rows = fetch(queries.evaluation_by_cleaning(**named))
+    else:
+        rows = fetch(queries.seen_evaluation(**named, viewer_id=account.user_id))
     if not rows:
         abort(404, message="This user has no evaluation for this cleaning.")
     return rows[0][0]
@@ -84,7 +95,7 @@ def get_evaluation(username: str, cleaning_id: int) -> str:
 def get_stats(username: str) -> str:
     """Get a user's rating statistics
 
-    Over all evaluations that the user received as a cleaner.
+    Over all evaluations that the user received as a cleaner, without hidden ones.
     """
     text: str = fetch(queries.stats(cleaner_id=_id_of(username)))[0][0]
     return text

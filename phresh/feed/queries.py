@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Executable, Select, Text, literal_column, select
 
 from phresh.cleanings.models import CHANGED, Cleaning
-from phresh.cleanings.queries import COLUMNS
+from phresh.cleanings.queries import COLUMNS, IS_PUBLIC
 from phresh.database.statements import Query, Value, query, row_json
 from phresh.web.pages import Page
 
@@ -29,4 +29,5 @@ def _event_page(page: Page, **_: Value) -> Executable:
 
 def _events(page: Page, event_type: str, time: Any) -> Select[Any]:
     kind = literal_column(f"'{event_type}'", Text).label("event_type")
-    return page.part(select(kind), SimpleNamespace(event_timestamp=time, id=Cleaning.id))
+    shown = select(kind).where(IS_PUBLIC)
+    return page.part(shown, SimpleNamespace(event_timestamp=time, id=Cleaning.id))

@@ -18,10 +18,11 @@ from phresh.offers import queries
 
 
 class Job(NamedTuple):
-    """The owner and the status of a cleaning."""
+    """The owner and the status of a cleaning, and whether an operator has hidden it."""
 
     owner_id: int | None
     status: str
+    is_hidden: bool
 
 
 class Bid(NamedTuple):
@@ -36,7 +37,7 @@ def make_offer(cleaning_id: int, user_id: int, message: str | None) -> str:
     """Make an offer and return its representation."""
     if not fetch(locked_user(user_id=user_id)):
         reject_token()
-    job = lock_job(cleaning_id)
+    job = lock_job(cleaning_id, user_id)
     if job.owner_id == user_id:
         _conflict("You can't make an offer on your own cleaning.")
     _require_open(job)  # first: a completed cleaning may have lost its owner
@@ -51,11 +52,13 @@ def make_offer(cleaning_id: int, user_id: int, message: str | None) -> str:
 
 def accept_offer(cleaning_id: int, username: str, owner_id: int) -> str:
     """Accept an offer, reject the other pending ones, and return the accepted one."""
-    job = lock_job(cleaning_id)
+    job = lock_job(cleaning_id, owner_id)
     if job.owner_id != owner_id:
         abort(403, message="Only the owner can accept an offer.")
     bid = find_bid(username, cleaning_id)
     _require_open(job)
+    if job.is_hidden:  # each side would see the other's contact data
+        _conflict("An operator has hidden the cleaning: no offer can be accepted.")
     if bid.status != "pending":
         _conflict(f"Only a pending offer can be accepted; this one is {bid.status}.")
     text: str = fetch(queries.changed_offer(offer_id=bid.offer_id, status="accepted"))[0][0]
@@ -65,7 +68,7 @@ def accept_offer(cleaning_id: int, username: str, owner_id: int) -> str:
 
 def cancel_offer(cleaning_id: int, user_id: int) -> str:
     """Cancel an accepted offer, make the rejected ones pending, and return the cancelled one."""
-    lock_job(cleaning_id)
+    lock_job(cleaning_id, user_id)
     bid = _find_own_bid(cleaning_id, user_id)
     if bid.status != "accepted":
         _conflict(f"Only an accepted offer can be cancelled; yours is {bid.status}.")
@@ -76,21 +79,24 @@ def cancel_offer(cleaning_id: int, user_id: int) -> str:
 
 def rescind_offer(cleaning_id: int, user_id: int) -> None:
     """Delete a pending offer."""
-    lock_job(cleaning_id)
+    lock_job(cleaning_id, user_id)
     bid = _find_own_bid(cleaning_id, user_id)
     if bid.status != "pending":
         _conflict(f"Only a pending offer can be rescinded; yours is {bid.status}.")
     fetch(queries.deleted_offer(offer_id=bid.offer_id))
 
 
-def lock_job(cleaning_id: int) -> Job:
-    """Lock a cleaning with its offers and return it; respond 404 if there is none."""
-    return _job(locked_job(cleaning_id=cleaning_id))
+def lock_job(cleaning_id: int, user_id: int) -> Job:
+    """Lock a cleaning with its offers and return it; respond 404 if there is none.
+
+    :param user_id: the current user, for whom a hidden one may not be there
+    """
+    return _job(locked_job(cleaning_id=cleaning_id, user_id=user_id))
 
 
-def find_job(cleaning_id: int) -> Job:
+def find_job(cleaning_id: int, user_id: int) -> Job:
     """Return the same without a lock; respond 404 if there is none."""
-    return _job(job_by_id(cleaning_id=cleaning_id))
+    return _job(job_by_id(cleaning_id=cleaning_id, user_id=user_id))
 
 
 def _job(query: Query) -> Job:

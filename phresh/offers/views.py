@@ -150,4 +150,5 @@ def _is_named(username: str) -> bool:
 
 def _owns(cleaning_id: int) -> bool:
     """Return whether the current user owns a cleaning; respond 404 if there is none."""
-    return services.find_job(cleaning_id).owner_id == current_account().user_id
+    user_id = current_account().user_id
+    return services.find_job(cleaning_id, user_id).owner_id == user_id

@@ -22,20 +22,23 @@ from phresh.accounts.queries import has_username
 from phresh.cleanings.models import Cleaning
 from phresh.database.statements import Value, query, row_json
 from phresh.evaluations.models import Evaluation
+from phresh.evaluations.queries import IS_PUBLIC as COUNTS
 from phresh.offers.models import TAKING, Offer
 
 
 def _rating(aggregate: ColumnElement[Any], name: str) -> ColumnElement[Any]:
-    rated = Evaluation.cleaner_id == User.id
-    return select(aggregate).where(rated).scalar_subquery().label(name)
+    rated = (Evaluation.cleaner_id == User.id, COUNTS)
+    return select(aggregate).where(*rated).scalar_subquery().label(name)
 
 
 PUBLIC = (
     *(User.username, Profile.full_name, Profile.bio, Profile.image),
     _rating(cast(func.avg(Evaluation.overall_rating), Double), "avg_overall_rating"),
     _rating(func.count(), "total_evaluations"),
+    Profile.hidden_at.is_not(None).label("is_hidden"),
 )
 FULL = (*PUBLIC, User.email, Profile.phone_number)
+IS_PUBLIC = Profile.hidden_at.is_(None)  # also where there is no row
 
 
 def _profile(rendered: ColumnElement[str]) -> Select[Any]:
@@ -46,7 +49,7 @@ def _profile(rendered: ColumnElement[str]) -> Select[Any]:
 @query
 def public_profile(*, username: Value) -> Executable:
     """Select a profile as everyone may see it."""
-    return _profile(row_json(*PUBLIC)).where(has_username(username))
+    return _profile(row_json(*PUBLIC)).where(has_username(username), IS_PUBLIC)
 
 
 @query
@@ -56,7 +59,8 @@ def seen_profile(*, username: Value, viewer_id: Value) -> Executable:
         User.id == viewer_id, _cleans_for(User.id, viewer_id), _cleans_for(viewer_id, User.id)
     )
     shown = case((may_contact, row_json(*FULL)), else_=row_json(*PUBLIC))
-    return _profile(shown).where(has_username(username))
+    seen = or_(IS_PUBLIC, User.id == viewer_id)
+    return _profile(shown).where(has_username(username), seen)
 
 
 def _cleans_for(cleaner_id: Any, owner_id: Any) -> ColumnElement[bool]:
@@ -85,3 +89,15 @@ def changed_profile(*, user_id: Value, **changes: Value) -> Executable:
     """Change a profile, or insert it."""
     made = insert(Profile).values(user_id=user_id, **changes)
     return made.on_conflict_do_update(index_elements=[Profile.user_id], set_=changes)
+
+
+@query
+def hidden_profile(*, username: Value, is_hidden: Value) -> Executable:
+    """Hide a profile, or show it again; select its user."""
+    hidden_at = case((is_hidden, func.now()))
+    user = select(User.id, hidden_at).where(has_username(username))
+    made = insert(Profile).from_select([Profile.user_id, Profile.hidden_at], user)
+    hidden = made.on_conflict_do_update(
+        index_elements=[Profile.user_id], set_={"hidden_at": made.excluded.hidden_at}
+    )
+    return hidden.returning(Profile.user_id)

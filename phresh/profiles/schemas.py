@@ -7,6 +7,7 @@ from phresh.accounts.schemas import (
     BIO,
     EMAIL,
     FULL_NAME,
+    HIDDEN,
     IMAGE,
     NAME,
     PASSWORD,
@@ -28,6 +29,7 @@ class ProfileSchema(Schema):
     image = fields.String(required=True, allow_none=True, metadata=IMAGE)
     avg_overall_rating = Average("The average of all overall ratings; null if there are none.")
     total_evaluations = Count("The number of evaluations.", required=True)
+    is_hidden = fields.Boolean(required=True, metadata=HIDDEN)
     email = fields.String(metadata={**EMAIL, "description": SHOWN})
     phone_number = fields.String(allow_none=True, metadata={**PHONE_NUMBER, "description": SHOWN})
 

@@ -33,7 +33,7 @@ def get_profile(username: str) -> str:
     """Get a profile
 
     `email` and `phone_number` are included only for yourself and between the owner of a cleaning
-    and its accepted cleaner.
+    and its accepted cleaner. A profile that an operator has hidden is 404, except for its user.
     """
     account = current_account_or_none()
     if account is None:

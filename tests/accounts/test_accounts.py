@@ -561,7 +561,7 @@ def test_login_to_a_concurrently_deleted_account_is_rejected_and_creates_no_toke
 
 
 def test_an_account_has_its_profile(client, anna, send):
-    empty = dict.fromkeys(("full_name", "phone_number", "bio", "image"))
+    empty = {**dict.fromkeys(("full_name", "phone_number", "bio", "image")), "is_hidden": False}
     new = {"email": "carl@phresh.example", "username": "carl", "password": PASSWORD}
     assert client.post("/api/users/", json={"new_user": new}).json["profile"] == empty
     before = anna.client.get(ME)

@@ -58,9 +58,10 @@ def test_a_new_cleaning_is_returned_in_full(client):
     body = json.loads(response.data)
     assert list(body) == [
         *("id", "name", "description", "cleaning_type", "price", "status"),
-        *("owner", "created_at", "updated_at"),
+        *("owner", "is_hidden", "created_at", "updated_at"),
     ]
     expected = {"id": body["id"], **FULL, "status": "open", "owner": {"username": "anna"}}
+    expected["is_hidden"] = False
     assert body == expected | {name: body[name] for name in ("created_at", "updated_at")}
     assert response.headers["Location"] == f"{LIST}{body['id']}/"
     assert client.get(response.headers["Location"]).data == response.data

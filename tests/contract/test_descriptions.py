@@ -219,3 +219,10 @@ def test_a_document_that_is_made_twice_is_the_same(make_app):
     assert json.dumps(texts[0]) == json.dumps(texts[2])
     summaries = [[each["summary"] for each in operations(text)] for text in texts]
     assert summaries[0] == summaries[1]
+
+
+def test_no_schema_has_a_property_of_its_own_name(document):
+    """Generated Python would use one name for both."""
+    for name, _ in properties(document):
+        schema, _, key = name.partition(".")
+        assert key != re.sub("(?<=[a-z])(?=[A-Z])", "_", schema).lower()

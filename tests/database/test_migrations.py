@@ -229,6 +229,7 @@ def test_no_constraint_of_a_live_table_is_checked_in_its_way(migrated, capsys):
         ("0a7d3e5b9c12", "f4b81c6d2e90"),
         ("a6d20e8b7f43", "58c3f1d7e0b9"),
         ("e2a94c70b5d1", "5b0e7d3f1c94"),
+        ("a3d94e7c1b60", "7be05c18d9f3"),
     ],
 )
 def test_a_migration_that_was_interrupted_is_run_again(migrated, revision, noted):

@@ -37,6 +37,7 @@ def test_a_new_evaluation_is_returned_in_full(make_story, client):
         "cleaning_id": story.job,
         **people,
         **full,
+        "is_hidden": False,
         "created_at": response.json["created_at"],
     }
     assert response.headers["Location"] == story.evaluation

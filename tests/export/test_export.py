@@ -5,6 +5,7 @@ import tracemalloc
 
 import pytest
 
+from phresh.cleanings.queries import hidden_cleaning
 from phresh.export import services
 from phresh.export.queries import BATCH, SECTIONS
 from tests.export.routes import EXPORT, too_much
@@ -28,7 +29,7 @@ EXPORTED = {
             "is_active": "always true: otherwise there is no export",
         },
     ),
-    "profiles": (["profile"], {"user_id": "the id of the account"}),
+    "profiles": (["profile"], {"user_id": "the id of the account", "hidden_at": "is_hidden"}),
     "tokens": (["sessions"], {"hash": SECRET, "user_id": "the id of the account"}),
     "one_time_tokens": (
         ["mailed_links"],
@@ -44,11 +45,16 @@ EXPORTED = {
             "request_id": "for the server's log",
         },
     ),
-    "cleanings": (["cleanings"], {"owner_id": SHOWN_AS_NAME}),
+    "cleanings": (["cleanings"], {"owner_id": SHOWN_AS_NAME, "hidden_at": "is_hidden"}),
     "offers": (["offers"], {"user_id": SHOWN_AS_NAME}),
     "evaluations": (
         ["evaluations_written", "evaluations_received"],
-        {"id": KEY, "owner_id": SHOWN_AS_NAME, "cleaner_id": SHOWN_AS_NAME},
+        {
+            "id": KEY,
+            "owner_id": SHOWN_AS_NAME,
+            "cleaner_id": SHOWN_AS_NAME,
+            "hidden_at": "is_hidden",
+        },
     ),
     "released_usernames": (["former_usernames"], {"user_id": "the id of the account"}),
     "idempotency_keys": (
@@ -154,6 +160,13 @@ def test_the_export_shows_each_row_as_the_api_does(full):
     assert [name["username"] for name in document["former_usernames"]] == ["anna-before"]
     [key] = document["idempotency_keys"]
     assert (key["method"], key["path"]) == ("POST", "/api/cleanings")
+
+
+def test_the_export_has_hidden_cleanings_too(full, write):
+    write(hidden_cleaning(cleaning_id=full.job, is_hidden=True))
+    shown = {row["id"]: row["is_hidden"] for row in export_of(full.anna)["cleanings"]}
+    assert shown.pop(full.job) is True
+    assert set(shown.values()) == {False}
 
 
 def test_the_export_has_nothing_of_others_but_the_names_of_those_one_worked_with(full, sql):

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import pytest
 
+from phresh.cleanings.queries import hidden_cleaning
 from phresh.database.base import db
 from phresh.feed.queries import event_page
 from phresh.feed.schemas import FeedSchema
@@ -278,6 +279,17 @@ def test_an_unchanged_feed_is_304_until_an_event_is_added(client, post):
     response = client.get(FEED, headers=headers)
     assert response.status_code == 200
     assert [event["id"] for event in response.json][1:] == [job]
+
+
+def test_a_hidden_cleaning_is_in_no_event(client, post, write):
+    job, other = post("Attic", 0, 600), post("Barn", 300)
+    before = client.get(FEED)
+    write(hidden_cleaning(cleaning_id=job, is_hidden=True))
+    response = client.get(FEED, headers={"If-None-Match": before.headers["ETag"]})
+    assert [event["id"] for event in response.json] == [other]
+    write(hidden_cleaning(cleaning_id=job, is_hidden=False))
+    # No event says that it was hidden.
+    assert client.get(FEED).data == before.data
 
 
 def plan_nodes(plan):

@@ -14,7 +14,7 @@ BEFORE_PROFILES = "7c4e1a8d3f52"
 LONE_SURROGATE = "\ud800"
 CONTACT = {"email", "phone_number"}
 EMPTY = {"full_name": None, "bio": None, "image": None}
-UNRATED = {"avg_overall_rating": None, "total_evaluations": 0}
+UNRATED = {"avg_overall_rating": None, "total_evaluations": 0, "is_hidden": False}
 FULL = {
     "full_name": "Anna Winter",
     "phone_number": "+49 30 1234567",
