@@ -140,7 +140,7 @@ def test_deleting_an_account_takes_as_many_statements_for_1_job_as_for_100(
     )
     statements.clear()
     assert anna.client.delete(ME).status_code == 204
-    assert len(statements) == 11
+    assert len(statements) == 12
     assert sql("SELECT DISTINCT status FROM cleanings") == [("open",)]
     assert sql("SELECT count(*) FROM cleanings") == [(count,)]
     assert sql("SELECT * FROM offers") == []
@@ -201,7 +201,7 @@ def test_an_operator_deletes_an_account_of_any_size_in_steps(run, anna, many, sq
     """What is left is what the API leaves."""
     steps = []
     monkeypatch.setattr(
-        "phresh.cli.commands.delete_some",
+        "phresh.cli.operators.delete_some",
         lambda user_id, _: steps.append(delete_some(user_id, 7)) or steps[-1],
     )
     assert run("delete-account", "ANNA") == (0, "Deleted ANNA.\n")
