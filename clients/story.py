@@ -74,12 +74,12 @@ from phresh_client.models import (
     RecoveryBody,
     RecoveryRequest,
     RecoveryRequestBody,
-    Secret,
     Session,
     Stats,
     Token,
     TwoFactor,
     TwoFactorBody,
+    TwoFactorSecret,
     User,
     UserCreate,
     UserCreateBody,
@@ -153,7 +153,7 @@ assert delete_other_sessions.sync_detailed(client=anna).status_code is HTTPStatu
 assert len(got(list, list_sessions.sync(client=anna))) == 1
 
 # A second factor, which only a right code switches on.
-secret = got(Secret, begin_two_factor.sync(client=anna))
+secret = got(TwoFactorSecret, begin_two_factor.sync(client=anna))
 assert secret.secret in secret.uri
 wrong_code = TwoFactorBody(TwoFactor(code="000000"))
 problem_of(HTTPStatus.UNPROCESSABLE_ENTITY, confirm_two_factor.sync(client=anna, body=wrong_code))
