@@ -224,8 +224,8 @@ assert [cleaning.price for cleaning in found] == [30.5, 30.5, 25]
 assert pages == 2
 
 # Conditional requests. What was read fits what is sent.
-etag = get_cleaning.sync_detailed(attic.id, client=anyone).headers["ETag"]
-unchanged = get_cleaning.sync_detailed(attic.id, client=anyone, if_none_match=etag)
+etag = get_cleaning.sync_detailed(attic.id, client=anna).headers["ETag"]
+unchanged = get_cleaning.sync_detailed(attic.id, client=anna, if_none_match=etag)
 assert unchanged.status_code is HTTPStatus.NOT_MODIFIED
 assert unchanged.parsed is None
 update = CleaningUpdateBody(CleaningUpdate(cleaning_type=attic.cleaning_type, price=34.5))
@@ -240,7 +240,7 @@ invalid = problem_of(
 )
 assert not isinstance(invalid.errors, Unset)
 assert invalid.errors[0].pointer == "/new_cleaning/price"
-missing = problem_of(HTTPStatus.NOT_FOUND, get_cleaning.sync(2147483647, client=anyone))
+missing = problem_of(HTTPStatus.NOT_FOUND, get_cleaning.sync(2147483647, client=anna))
 assert missing.title == "Not Found"
 
 # Offers, with a message and without a body. A second one is 409.
