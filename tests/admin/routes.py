@@ -57,5 +57,5 @@ FEATURE = Feature(
         ),
     },
     # A schema that depends on another property would be too much for some generators.
-    undocumented={"Needed to disable an account."},
+    undocumented={"Needed to disable an account.", "Needed to hide something."},
 )

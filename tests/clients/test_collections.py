@@ -100,7 +100,8 @@ STORY = {
     **dict.fromkeys(["update_cleaning_put", "update_cleaning_patch"], "anna"),
     **dict.fromkeys(["create_offer", "list_my_offers"], "ben"),
     **dict.fromkeys(["list_offers", "get_offer", "accept_offer", "create_evaluation"], "anna"),
-    **dict.fromkeys(["list_evaluations", "get_evaluation", "get_stats"], ""),
+    **dict.fromkeys(["list_evaluations", "get_stats"], ""),
+    "get_evaluation": "anna",
     **dict.fromkeys(["get_profile", "update_profile_put", "update_profile_patch"], "ben"),
     "delete_token": "ben",
 }
