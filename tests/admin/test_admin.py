@@ -51,13 +51,13 @@ def test_accounts_are_found_by_a_part_of_the_username_or_email(olga, anna, make_
 
 
 def test_indexes_find_what_is_searched(app, owner_engine):
-    with owner_engine.connect() as connection:
-        connection.exec_driver_sql("SET enable_seqscan = off")  # the table is small
+    in_transaction = owner_engine.execution_options(isolation_level="READ COMMITTED")
+    with in_transaction.connect() as connection:
+        connection.exec_driver_sql("SET LOCAL enable_seqscan = off")  # the table is small
         plan = connection.exec_driver_sql(
             "EXPLAIN SELECT id FROM users WHERE lower(username) LIKE '%%anna%%' "
             "OR email_key LIKE '%%anna%%'"
         ).all()
-        connection.exec_driver_sql("RESET enable_seqscan")
     text = "\n".join(line for (line,) in plan)
     assert "ix_users_username_trigrams" in text
     assert "ix_users_email_key_trigrams" in text
