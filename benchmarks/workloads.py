@@ -196,7 +196,7 @@ def pgbench_scripts(rows: int) -> dict[str, str]:
         + _sql(queries.cleaning_by_id(cleaning_id=AsIs(":id"))),
         "list 20": _sql(queries.cleaning_page(page)),
         "create": f"\\set price random(1000, 9999)\n\\set owner random(1, {USERS})\n"
-        + _sql(user_of_token(token_hash=token_hash(1)))
+        + _sql(user_of_token(token_hash=token_hash(1), idle=30 * 24 * 3600))
         + _sql(queries.new_cleaning(**values)),
     }
 

@@ -102,6 +102,7 @@ class Cleaning(models.Model):
     price = models.DecimalField(max_digits=10, decimal_places=2)
     status = models.TextField(default="open")
     owner = models.ForeignKey(User, models.CASCADE, null=True)
+    hidden_at = models.DateTimeField(null=True)
     created_at = models.DateTimeField()
     updated_at = models.DateTimeField()
 
@@ -109,6 +110,11 @@ class Cleaning(models.Model):
         app_label = "cleanings"
         db_table = "cleanings"
         managed = False
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether an operator has hidden it."""
+        return self.hidden_at is not None
 
 
 class Offer(models.Model):
@@ -205,6 +211,7 @@ class CleaningSerializer(Strict):
     price = Price()
     status = serializers.CharField(read_only=True)
     owner = OwnerSerializer(read_only=True)
+    is_hidden = serializers.BooleanField(read_only=True)
     created_at = serializers.DateTimeField(read_only=True)
     updated_at = serializers.DateTimeField(read_only=True)
 

@@ -32,7 +32,7 @@ def time_text(time: datetime) -> str:
 # float8 holds every price exactly to the cent, and asyncpg decodes it faster than numeric.
 COLUMNS = (
     "c.id, c.name, c.description, c.cleaning_type, c.price::float8 AS price, "
-    "c.status, c.created_at, c.updated_at"
+    "c.status, c.hidden_at IS NOT NULL AS is_hidden, c.created_at, c.updated_at"
 )
 OWNED = f"SELECT {COLUMNS}, u.username FROM cleanings c LEFT JOIN users u ON u.id = c.owner_id"
 USER = (
@@ -57,6 +57,7 @@ class Cleaning(BaseModel):
     price: float
     status: str
     owner: Owner | None
+    is_hidden: bool
     created_at: datetime
     updated_at: datetime
 

@@ -87,8 +87,14 @@ class Cleaning(db.Model):
     status: Mapped[str] = mapped_column(Text, server_default="open")
     owner_id: Mapped[int | None] = mapped_column(ForeignKey(User.id))
     owner: Mapped[User | None] = relationship(lazy="joined")
+    hidden_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether an operator has hidden it."""
+        return self.hidden_at is not None
 
 
 class Offer(db.Model):
@@ -139,6 +145,7 @@ class CleaningSchema(Schema):
     price = fields.Float()
     status = fields.String()
     owner = fields.Nested(OwnerSchema)
+    is_hidden = fields.Boolean()
     created_at = fields.AwareDateTime()
     updated_at = fields.AwareDateTime()
 
@@ -363,7 +370,12 @@ class Feed(MethodView):
         rows = db.session.execute(statement.limit(query["limit"] + 1)).all()
         page = rows[: query["limit"]]
         events_of_page = [
-            {**cleaning.__dict__, "event_type": kind, "event_timestamp": at}
+            {
+                **cleaning.__dict__,
+                "is_hidden": cleaning.is_hidden,
+                "event_type": kind,
+                "event_timestamp": at,
+            }
             for cleaning, kind, at in page
         ]
         if len(rows) == len(page):
