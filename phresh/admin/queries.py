@@ -10,7 +10,7 @@ from phresh.cleanings.models import Cleaning
 from phresh.database.statements import Query, Value, query, row_json
 from phresh.evaluations.models import Evaluation
 from phresh.offers.models import Offer
-from phresh.sessions.queries import ID as SESSION_ID
+from phresh.sessions.queries import SHOWN as SESSION
 from phresh.web.pages import Page
 
 COUNT_MAX = 10_000  # beyond which rows are not counted
@@ -66,11 +66,8 @@ def account(*, username: Value) -> Executable:
 @query
 def sessions(*, user_id: Value) -> Executable:
     """Select the sessions of an account."""
-    rendered = row_json(
-        *(SESSION_ID.label("id"), Token.created_at, Token.last_used_at),
-        *(Token.address, Token.user_agent),
-    )
-    found = select(rendered).where(Token.user_id == user_id, Token.expires_at > func.now())
+    of_account = (Token.user_id == user_id, Token.expires_at > func.now())
+    found = select(row_json(*SESSION)).where(*of_account)
     return found.order_by(Token.created_at.desc(), Token.hash)
 
 

@@ -10,6 +10,11 @@ from phresh.web.pages import Page
 # What a session is named by: a part of the hash, of which nothing can be told about the token.
 ID = func.encode(func.substr(Token.hash, 1, 8), "hex")
 
+SHOWN = (
+    *(ID.label("id"), Token.created_at, Token.last_used_at),
+    *(Token.address, Token.user_agent),
+)
+
 
 def session_page(page: Page, *, user_id: int, token_hash: bytes, idle: int) -> Query:
     """Select a page of the sessions of a user, and of which one a token is."""
@@ -20,11 +25,7 @@ def session_page(page: Page, *, user_id: int, token_hash: bytes, idle: int) -> Q
 @query
 def _session_page(page: Page, **values: Value) -> Executable:
     sessions = (
-        select(
-            *(ID.label("id"), Token.created_at, Token.last_used_at),
-            *(Token.address, Token.user_agent),
-            (Token.hash == values["token_hash"]).label("is_current"),
-        )
+        select(*SHOWN, (Token.hash == values["token_hash"]).label("is_current"))
         .where(Token.user_id == values["user_id"], *is_valid(values["idle"]))
         .subquery()
     )

@@ -44,9 +44,18 @@ class Parser(FlaskParser):
             if location == "headers" and not self.load_headers(request, argmap):
                 return {}  # no header is required
             if location == "json":
-                with suppress(ma.ValidationError):  # which webargs raises in the end, as a 422
-                    return argmap.load(self.load_json(request, argmap))
+                return self._parse_json(argmap)
         return super().parse(argmap, req, location=location, **options)
+
+    def _parse_json(self, schema: ma.Schema) -> Any:
+        """Load a body without what webargs does for locations that are no body."""
+        try:
+            return schema.load(self.load_json(request, schema))
+        except ma.ValidationError as error:
+            error.messages = {"json": error.messages}  # as webargs names the location
+            reject = self.error_callback or self.handle_error
+            reject(error, request, schema, error_status_code=None, error_headers=None)
+            raise  # where a callback has not
 
     def _parse_query(self, schema: ma.Schema, query: str) -> dict[str, Any]:
         """Load a query string, apart from its cursor, which is another each time.

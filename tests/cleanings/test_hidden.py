@@ -4,9 +4,9 @@ import pytest
 
 from phresh.cleanings.queries import cleaning_page, hidden_cleaning
 from phresh.cleanings.schemas import CleaningListSchema
-from phresh.database.base import db
 from phresh.web.pages import Page
 from tests.tools.marketplace import Story
+from tests.tools.plans import nodes_of
 
 LIST = "/api/cleanings/"
 CHANGE = {"cleaning_update": {"name": "Another name"}}
@@ -194,12 +194,6 @@ ORDERED = {
 }
 
 
-def nodes(plan):
-    yield plan
-    for inner in plan.get("Plans", ()):
-        yield from nodes(inner)
-
-
 def test_a_page_reads_in_the_order_of_its_index_and_skips_what_is_hidden(app, sql):
     """One test for all orders: filling the table takes a second."""
     sql(
@@ -211,16 +205,7 @@ def test_a_page_reads_in_the_order_of_its_index_and_skips_what_is_hidden(app, sq
     sql("ANALYZE cleanings")
     for name, index in ORDERED.items():
         query = cleaning_page(Page(name, CleaningListSchema.ORDERS[name], 20))
-        execute, values = query.to_send(prepared=True)
-        with app.app_context(), db.engine.begin() as connection:
-            cursor = connection.connection.cursor()
-            cursor.execute("SET LOCAL plan_cache_mode = force_generic_plan")
-            cursor.execute(query.statement.prepare)
-            cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {execute}", values)
-            [[[explained]]] = cursor.fetchall()
-            cursor.execute("DEALLOCATE ALL")
-        plan = list(nodes(explained["Plan"]))
-        [scan] = [node for node in plan if node.get("Relation Name") == "cleanings"]
+        [scan] = [node for node in nodes_of(app, query) if node.get("Relation Name") == "cleanings"]
         assert (scan["Node Type"], scan["Index Name"]) == ("Index Scan", index)
         # LIMIT of the statement, however long the page is, and the hidden rows among them.
         assert scan["Actual Rows"] + scan.get("Rows Removed by Filter", 0) <= 22

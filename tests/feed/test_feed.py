@@ -9,11 +9,11 @@ from itertools import pairwise
 import pytest
 
 from phresh.cleanings.queries import hidden_cleaning
-from phresh.database.base import db
 from phresh.feed.queries import event_page
 from phresh.feed.schemas import FeedSchema
 from phresh.web.pages import Page, encode_cursor
 from tests.tools.helpers import next_page
+from tests.tools.plans import nodes_of
 
 FEED = "/api/feed/cleanings/"
 LIST = "/api/cleanings/"
@@ -292,12 +292,6 @@ def test_a_hidden_cleaning_is_in_no_event(client, post, write):
     assert client.get(FEED).data == before.data
 
 
-def plan_nodes(plan):
-    yield plan
-    for inner in plan.get("Plans", ()):
-        yield from plan_nodes(inner)
-
-
 @pytest.fixture
 def read_plan(app, sql):
     """Return a function that runs the query of a page on 60,000 rows and returns its plan nodes.
@@ -317,15 +311,7 @@ def read_plan(app, sql):
     def read(limit, after):
         order = FeedSchema.ORDERS["-time"]
         query = event_page(Page("-time", order, limit, is_first=not after, after=after))
-        execute, values = query.to_send(prepared=True)
-        with app.app_context(), db.engine.begin() as connection:
-            cursor = connection.connection.cursor()
-            cursor.execute("SET LOCAL plan_cache_mode = force_generic_plan")
-            cursor.execute(query.statement.prepare)
-            cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {execute}", values)
-            [[[explained]]] = cursor.fetchall()
-            cursor.execute("DEALLOCATE ALL")
-        return list(plan_nodes(explained["Plan"]))
+        return nodes_of(app, query)
 
     return read
 
