@@ -8,6 +8,7 @@ from sqlalchemy import (
     Executable,
     LargeBinary,
     Select,
+    and_,
     cast,
     delete,
     exists,
@@ -63,6 +64,8 @@ SHOWN = (
     *(User.created_at, User.updated_at),
 )
 RENDERED = row_json(*SHOWN)
+# A standby, where reading works, notes nothing.
+CAN_WRITE = func.current_setting("transaction_read_only") == "off"
 SECOND, MINUTE = text("interval '1 second'"), text("interval '1 minute'")
 RECENT = text("interval '15 minutes'")  # how long a login is recent
 CREDENTIALS = (
@@ -206,7 +209,7 @@ def valid_token(token_hash: Value, idle: Value) -> Any:
     user = select(
         *(User.id, User.username, IS_CONFIRMED.label("is_confirmed")),
         (Token.created_at > func.now() - RECENT).label("is_recent"),
-        (Token.last_used_at < func.now() - MINUTE).label("is_to_be_noted"),
+        and_(Token.last_used_at < func.now() - MINUTE, CAN_WRITE).label("is_to_be_noted"),
     )
     return user.join(Token, Token.user_id == User.id).where(
         Token.hash == token_hash, *is_valid(idle), User.is_active

@@ -1,6 +1,7 @@
 """Sessions: what is shown of them, how they end, and what needs a recent login."""
 
 import pytest
+from sqlalchemy import make_url
 
 from tests.tools.users import PASSWORD
 
@@ -107,6 +108,18 @@ def test_a_use_waits_for_nobody_who_ends_the_session(anna, sql, owner_engine):
     with owner_engine.connect() as connection, connection.begin():
         connection.exec_driver_sql("SELECT FROM tokens FOR UPDATE")
         assert anna.client.get(ME).status_code == 200
+
+
+def test_a_server_that_only_reads_does_not_note_it(make_app, settings, anna, sql):
+    """As a standby, where reading works."""
+    if not settings["DATABASE_LIMITS"]:
+        pytest.skip("PgBouncer refuses options")
+    url = make_url(settings["DATABASE_URL"])
+    url = url.update_query_dict({"options": "-c default_transaction_read_only=on"})
+    client = make_app(DATABASE_URL=url.render_as_string(hide_password=False)).test_client()
+    sql("UPDATE tokens SET last_used_at = now() - interval '90 s'")
+    response = client.get(ME, headers={"Authorization": f"Bearer {anna.token}"})
+    assert response.status_code == 200, response.json
 
 
 def test_an_account_has_100_sessions_at_most_and_the_oldest_goes(anna, ben, log_in, sql):
